@@ -144,7 +144,7 @@ async def test_workers_behind_the_proxy(
 async def test_a_nostr_client_reaches_the_relay_behind_nginx(tmp_path: Path) -> None:
     """A subscription over TLS through nginx is answered, and other paths stay nginx's."""
     with _relay_behind("nostr.toml", tmp_path, partial(nginx, "nginx/nostr.conf")) as (_, front):
-        async with connect(f"{front.uri}/", proxy=None, **THERE) as client:
+        async with connect(f"{front.uri}/", proxy=None, open_timeout=DEADLINE_S, **THERE) as client:
             await client.send(json.dumps(["REQ", "x", {"limit": 1}]))
             assert json.loads(await received(client))[0] == "EOSE"
 

@@ -241,8 +241,9 @@ class Relay:
         )
         try:
             until(self._is_ready, "the relay answers /healthz")
-        except BaseException:
+        except BaseException as error:
             self.discard()
+            error.add_note(f"its log:\n{self._written()[-4000:]}")
             raise
 
     def _is_ready(self) -> bool:

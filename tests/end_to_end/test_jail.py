@@ -17,7 +17,7 @@ from tests.end_to_end.peers import pair
 from tests.end_to_end.raw import ask, head, raw, silence, statuses, upgrade
 
 BEHIND = (*GENEROUS, "--jail-after", "60/minute", "--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.1")
-STRICT = (*BEHIND, "--jail-after", "5/minute")
+STRICT = (*BEHIND, "--jail-after", "5/day")
 CLIENT, NEIGHBOUR = "192.0.2.1", "192.0.2.2"
 
 

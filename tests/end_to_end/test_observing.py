@@ -77,9 +77,7 @@ async def test_gauges_of_the_guard(start_relay: StartRelay) -> None:
 @asynchronous
 async def test_the_jailed_gauge_is_of_now(start_relay: StartRelay) -> None:
     """An address whose ban has ended is remembered, and not counted as jailed."""
-    relay = start_relay(
-        "--trust-x-forwarded-for", "--jail-after", "5/minute", "--jail-time", "1", "--http-quota", "off"
-    )
+    relay = start_relay("--trust-x-forwarded-for", "--jail-after", "5/day", "--jail-time", "1", "--http-quota", "off")
     nothing = head("/nothing", ("Host", "relay"), ("X-Forwarded-For", "192.0.2.1"))
     assert await statuses(relay.address, nothing, 5) == [404] * 5
     gauge = "pyryrelay_jailed_addresses"
@@ -105,7 +103,7 @@ async def test_time_to_decide(start_relay: StartRelay) -> None:
 @asynchronous
 async def test_no_address_is_a_label(start_relay: StartRelay) -> None:
     """Metrics hold no address, and nothing that a client sent."""
-    limits = ("--jail-after", "5/minute", "--upgrade-quota", "1/hour burst 1", "--max-connections-per-address", "1")
+    limits = ("--jail-after", "5/day", "--upgrade-quota", "1/hour burst 1", "--max-connections-per-address", "1")
     relay = start_relay("--trust-x-forwarded-for", *limits)
     for number in range(8):
         fields = [("X-Forwarded-For", "192.0.2.77"), ("X-Secret", f"word-{number}")]

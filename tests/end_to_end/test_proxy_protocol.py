@@ -156,7 +156,7 @@ async def test_a_slow_header(trusting: Relay) -> None:
 @asynchronous
 async def test_the_client_is_jailed_and_not_the_proxy(start_relay: StartRelay) -> None:
     """Strikes count for the client, and the proxy can still connect for others."""
-    relay = start_relay(*TRUSTING, "--jail-after", "5/minute", "--http-quota", "off")
+    relay = start_relay(*TRUSTING, "--jail-after", "5/day", "--http-quota", "off")
     nothing = head("/nothing", ("Host", "relay"))
     assert await statuses(relay.address, v1("192.0.2.1") + nothing, 5) == [404] * 5
     assert await silence(relay.address, v2("192.0.2.1") + nothing)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,7 +192,6 @@ async def test_the_end(kind: str, start_relay: StartRelay, services: PushServer,
     async with binary(relay.uri, "x") as one:
         await one.send(WAKE)
         await eventually(lambda: services.grants or None, "the token is asked for")
-        began_s = time.monotonic()
         relay.signal()
         await relay.log_will_have("shutting down")
         if kind == "answered":
@@ -203,7 +201,6 @@ async def test_the_end(kind: str, start_relay: StartRelay, services: PushServer,
     if kind == "held":
         assert SAYING_WHY in relay.log()
         assert "dropped, stopping" in relay.log()
-        assert time.monotonic() - began_s < 30
     assert_confidential(relay)
 
 

@@ -323,7 +323,7 @@ def test_nostr(start: Start) -> None:
         await eventually(lambda: len(stored) > count + 5, "events are stored")
         record.is_over = True
         await asyncio.gather(*tasks)
-        async with connect(f"{relay.uri}/", compression=None, proxy=None) as peer:
+        async with connect(f"{relay.uri}/", compression=None, proxy=None, open_timeout=DEADLINE_S) as peer:
             missing = set(stored)
             for start_at in range(0, len(stored), 100):
                 await peer.send(json.dumps(["REQ", "a", {"ids": stored[start_at : start_at + 100]}]))

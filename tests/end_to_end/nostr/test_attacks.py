@@ -46,8 +46,13 @@ def lasting_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 @contextlib.contextmanager
 def client(relay: Relay, source: str = LOCALHOST, **options: Any) -> Iterator[ClientConnection]:
     """Return a connection from an address."""
-    address = (source, 0)
-    with connect(relay.uri, source_address=address, compression=None, max_size=None, **options) as connection:
+    options = {
+        "source_address": (source, 0),
+        "compression": None,
+        "max_size": None,
+        "open_timeout": DEADLINE_S,
+    } | options
+    with connect(relay.uri, **options) as connection:
         yield connection
 
 
