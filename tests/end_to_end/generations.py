@@ -67,7 +67,8 @@ class Generations(Relay):
 
     def ask(self, method: str, path: str) -> tuple[int, Any]:
         """Return status and JSON of a request to the admin listener."""
-        connection = http.client.HTTPConnection(LOCALHOST, self.admin_port, timeout=DEADLINE_S)
+        # A new process that does not get ready is told after a minute, which is as long as the deadline.
+        connection = http.client.HTTPConnection(LOCALHOST, self.admin_port, timeout=2 * DEADLINE_S)
         with contextlib.closing(connection):
             connection.request(method, path, headers=ADMIN_FIELDS)
             answer = connection.getresponse()
