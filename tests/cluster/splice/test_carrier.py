@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,7 +142,10 @@ def test_the_reason_is_told_in_a_few_words(log: Captured) -> None:
     ((_, _, factory, _, _),) = ride.reactor.tcpClients
     connector: Any = None
     factory.clientConnectionFailed(connector, Failure(ConnectError(string=Failure(ConnectionDone()))))
-    assert log.texts[-1].endswith(f"no answer of instance {OWNER.address}: Connection was closed cleanly.")
+    assert log.texts[-1].endswith(f"no answer of instance {OWNER.address}: Connection was closed cleanly")
+    ((_, _, factory, _, _),) = Ride().reactor.tcpClients
+    factory.clientConnectionFailed(connector, Failure(ConnectError(osError=errno.ECONNREFUSED)))
+    assert log.texts[-1].endswith(": Connection refused")
 
 
 def test_an_owner_that_says_nothing() -> None:

@@ -8,6 +8,7 @@ Times are seconds.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -176,7 +177,7 @@ class _Asking(Protocol):
             return
         with contextlib.suppress(AlreadyCalled):
             self._timer.cancel()
-        ride.refuse(reason.getErrorMessage())
+        ride.refuse(_why(reason))
 
 
 class _OwnerFactory(ClientFactory):
@@ -196,7 +197,9 @@ class _OwnerFactory(ClientFactory):
 def _why(reason: Failure) -> str:
     """Return why a connection failed. Twisted may wrap the failure in an error whose text would be a traceback."""
     inner = next(iter(getattr(reason.value, "args", ())), None)
-    return str((inner if isinstance(inner, Failure) else reason).getErrorMessage())
+    failure = inner if isinstance(inner, Failure) else reason
+    number = getattr(failure.value, "osError", None)
+    return os.strerror(number) if isinstance(number, int) else failure.getErrorMessage().rstrip(".")
 
 
 def _watch(transport: Any) -> None:
