@@ -298,8 +298,8 @@ for i = 1, #KEYS - (gone and 1 or 0) do
 end
 if gone and left > 0 then
   local key = KEYS[#KEYS]
-  local count = redis.pcall('HLEN', key)
-  if type(count) == 'table' or count >= {_MOST_GONE} then redis.call('DEL', key) end
+  local all = redis.pcall('HGETALL', key)
+  if all.err or #all >= {2 * _MOST_GONE} then redis.call('DEL', key) end
   redis.call('HSET', key, me, boot .. ' ' .. string.format('%.0f', now) .. ' ' .. gone)
   redis.call('PEXPIRE', key, {_GONE_MS})
 end
