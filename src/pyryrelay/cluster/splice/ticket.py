@@ -3,8 +3,8 @@
 A ticket names the sender and the client, when it was made, and a random nonce. An HMAC by the cluster's secret covers
 these and the instance that the connection is for, with its boot id. So a ticket that was overheard is of no use at
 another instance, or after a restart; and an instance takes each nonce once. A process that takes over the socket of
-another one, in an upgrade or after its death, has the same boot id and none of its nonces, so it takes no ticket that
-was made before it began; and the one before takes none from then on.
+another one, as in an upgrade, has the same boot id and none of its nonces, so it takes no ticket that was made before
+it began; and the one before takes none from then on.
 
 Layout: version (1 byte), HMAC-SHA-256 (32), time in us since 1970 (8), nonce (16), length of the sender's name (1), the
 sender's name, the client's address as text. Times are seconds since 1970.
