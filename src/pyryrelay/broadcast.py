@@ -68,10 +68,11 @@ class BroadcastListener(Protocol):
         infinite if it is not known.
         """
 
-    def missed(self, source: str) -> None:
+    def missed(self, source: str, since_s: float, until_s: float) -> None:
         """Note that the server did not keep all entries until they were read; the next are the oldest that are left.
 
-        This relay was away, or slow, for too long. It is logged and counted already.
+        What is gone was added between so many seconds ago; infinite and 0 if that is not known. This relay was away, or
+        slow, for too long. It is logged and counted already.
         """
 
 

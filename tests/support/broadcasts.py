@@ -74,6 +74,8 @@ class FakeServers:
 
     def down(self, source: int = 0) -> None:
         """End a server; it keeps what it has."""
+        for member in self.members:
+            member.notes_time(source)
         self.servers[source].is_up = False
 
     def up(self, source: int = 0) -> None:
@@ -152,9 +154,9 @@ class NotingListener:
         """Note it."""
         self.told.append(f"lost {source} {since_s:g}")
 
-    def missed(self, source: str) -> None:
+    def missed(self, source: str, since_s: float, until_s: float) -> None:
         """Note it."""
-        self.told.append(f"missed {source}")
+        self.told.append(f"missed {source} {since_s:g} {until_s:g}")
 
 
 class FakeBroadcast:
@@ -171,6 +173,9 @@ class FakeBroadcast:
         self._positions: dict[int, tuple[int, int]] = {}
         self._up_to_date_at: dict[int, float] = {}
         self._is_reading: set[int] = set()
+        self._is_waiting: set[int] = set()
+        self._has_read: set[int] = set()
+        """The servers on which this member, or one before it, has found entries."""
 
     # What a protocol calls
 
@@ -193,6 +198,8 @@ class FakeBroadcast:
             generation, number, read_at = positions.get(str(source), "0/0/0").split("/")
             self._positions[source] = int(generation), int(number)
             self._up_to_date_at[source] = float(read_at)
+            if str(source) in positions:
+                self._has_read.add(source)
             self._later(partial(self.is_back, source))
 
     def stop(self) -> None:
@@ -203,6 +210,8 @@ class FakeBroadcast:
 
     def cut(self) -> None:
         """Cut this member off from all servers."""
+        for source in range(len(self._servers.servers)):
+            self.notes_time(source)
         self.is_cut = True
 
     def heal(self) -> None:
@@ -212,6 +221,12 @@ class FakeBroadcast:
             self.is_back(source)
 
     # The rest
+
+    def notes_time(self, source: int) -> None:
+        """Note that all was read until now, if this member has been waiting for more."""
+        if source in self._is_waiting:
+            self._is_waiting.discard(source)
+            self._up_to_date_at[source] = self._servers.clock.seconds()
 
     def _later(self, call: Callable[[], object]) -> None:
         self._servers.clock.callLater(0.0, call)
@@ -249,6 +264,7 @@ class FakeBroadcast:
         found = self._next(source, listener)
         if not found:
             self._up_to_date_at[source] = self._servers.clock.seconds()
+            self._is_waiting.add(source)
             return
         foreign = [each for each in found if each.body is not None and each.sender != self._number]
         self._is_reading.add(source)
@@ -259,16 +275,21 @@ class FakeBroadcast:
         """Return what to read next, from the oldest entry on if the server is another one."""
         server = self._servers.servers[source]
         generation, number = self._positions[source]
-        if generation != server.generation:
-            if generation:
+        self.notes_time(source)
+        seen = server.generation if server.entries else 0  # what is empty has not begun
+        if generation != seen:
+            if source in self._has_read:
                 listener.lost(str(source), self._servers.clock.seconds() - self._up_to_date_at[source])
             number = 0
         elif number and server.newest_kept < number:
             listener.lost(str(source), 0.0)
             number = 0
         elif number and server.entries[0].number > number + 1:
-            listener.missed(str(source))
-        self._positions[source] = server.generation, number
+            now = self._servers.clock.seconds()
+            listener.missed(str(source), now - self._up_to_date_at[source], now - server.entries[0].added_at)
+        if seen:
+            self._has_read.add(source)
+        self._positions[source] = seen, number
         return [each for each in server.entries if each.number > number][:PAGE]
 
     def _entries(self, source: int, kept: Sequence[Kept]) -> list[Entry]:

@@ -63,6 +63,14 @@ class HostLog:
         """Keep an answer."""
         self.lines.append(("once more", count))
 
+    def asking_for_trimmed(self, seconds: int, until: int) -> None:
+        """Keep a question for what was not kept."""
+        self.lines.append(("asking for trimmed", seconds, until))
+
+    def trimmed_given(self) -> None:
+        """Keep the end of an answer."""
+        self.lines.append(("given",))
+
     def events_missed(self) -> None:
         """Keep a loss."""
         self.lines.append(("missed",))
@@ -129,6 +137,7 @@ class Machine:
         self.totals = Totals()
         relay, call_later = self.host.workers[0].relay, self.host.workers[0].clock.callLater
         self.replication = Replication(relay, self._make, call_later, self.totals, self.log)
+        self._was_missed = self.replication.missed
         self.replication.missed = self._note_missed  # type: ignore[method-assign]
         ready = relay.on_ready
 
@@ -139,8 +148,9 @@ class Machine:
 
         relay.on_ready = begin
 
-    def _note_missed(self, source: str) -> None:
+    def _note_missed(self, source: str, since_s: float, until_s: float) -> None:
         self.missed += 1
+        self._was_missed(source, since_s, until_s)
 
     def import_from(self, other: Machine) -> None:
         """Import what another host has exported."""

@@ -168,7 +168,12 @@ async def test_entries_that_were_forgotten_unread_are_missed(redis_server: Redis
         redis_server.ask("XTRIM", STREAM, "MAXLEN", "2")
         broadcast, after = await followed(again, heard.positions)
         await will_have(after, b"3", b"4")
-        assert sorted(after.told) == ["connected", "missed 0"]
+        oldest = redis_server.ask("XRANGE", STREAM, "-", "+", "COUNT", "1")
+        added_at = [int(re.findall(rb"([0-9]{13})-", text)[0]) for text in (heard.positions["0"].encode(), oldest)]
+        connected, missed = sorted(after.told)
+        since_s, until_s = map(float, missed.removeprefix("missed 0 ").split())
+        assert (connected, until_s >= 0.0) == ("connected", True)
+        assert since_s - until_s == pytest.approx((added_at[1] - added_at[0]) / 1000, abs=0.01)
         assert broadcast.streams[0].figures.missed == 1
         assert ["did not keep" in warning for warning in again.warnings] == [True]
 

@@ -238,7 +238,7 @@ def test_a_relay_that_was_cut_off_says_since_when() -> None:
     case.redis.is_up = True
     case.reader.connected()
     case.read(what=b"new", began=b"9")
-    assert case.listener.told == ["lost 0 300"]
+    assert case.listener.told == [f"lost 0 {300.0 + INTERVAL_S:g}"]
     case.ring()
     case.read(what=b"lost", began=b"9")
     assert case.listener.told[1:] == ["lost 0 0"]
@@ -256,12 +256,38 @@ def test_without_a_clock_nobody_knows_since_when() -> None:
 def test_missed_entries_are_told_to_everybody() -> None:
     """The next ones are the oldest that are left."""
     case = Case()
+    case.server_time = None
     case.reader.connected()
     case.read(case.entry(b"nine"), what=b"missed", first=9)
-    assert (case.told, case.listener.told, case.listener.bodies) == (["missed"], ["missed 0"], [b"nine"])
+    assert (case.told, case.listener.told, case.listener.bodies) == (["missed"], ["missed 0 inf 0"], [b"nine"])
     assert case.stream.figures.missed == 1
     case.ring()
     assert case.asked_for == ("5", "9-1")
+
+
+@pytest.mark.parametrize(("last_s", "first_s", "told"), [(100, 30, "100 30"), (100, 200, "100 100"), (-5, -7, "0 0")])
+def test_when_missed_entries_were_added_is_told(last_s: int, first_s: int, told: str) -> None:
+    """Between the last one that was read and the oldest one that is left; nothing is in the future."""
+    ids = [int((NOW - ago_s) * 1000) for ago_s in (last_s, first_s)]
+    case = Case(f"5/{ids[0]}-1")
+    case.reader.connected()
+    case.read(case.entry(b"next"), what=b"missed", first=ids[1])
+    assert case.listener.told == [f"missed 0 {told}"]
+
+
+def test_a_listener_that_takes_long_does_not_change_since_when() -> None:
+    """What was added while it took entries was not read."""
+    case = Case()
+    case.begin()
+    case.ring()
+    case.listener.answer = Deferred()
+    case.read(case.entry(b"one"))
+    case.clock.advance(60.0)
+    case.listener.answer.callback(None)
+    assert case.reader.behind_s == 0.0
+    case.ring()
+    case.read(case.entry(b"nine"), what=b"missed", first=int((NOW - 40.0) * 1000))
+    assert case.listener.told == [f"missed 0 {60.0 + INTERVAL_S:g} 40"]
 
 
 def test_a_listener_that_fails_after_a_miss_is_told_once() -> None:

@@ -27,7 +27,19 @@ def test_a_wish_is_no_event(what: bytes) -> None:
     assert told_in(body) is None
 
 
-@pytest.mark.parametrize("body", [b"", b"<", b"!", b"<-1", b"<1.5", b"<" + b"9" * 13, b"<\xb2", b"e{}", b"12"])
+@pytest.mark.parametrize("what", [AGAIN, ONLY])
+def test_a_wish_may_have_an_end(what: bytes) -> None:
+    """Two times, then."""
+    assert wish_in(wish_body(what, 310, 0)) == Wish(is_answer=what == ONLY, seconds=310, until=0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"<", b"!", b"<-1", b"<1.5", b"<" + b"9" * 13, b"<\xb2", b"e{}", b"12"),
+        *(b"<1 ", b"<1 2 3", b"<1  2", b"! 2", b"<1\t2", b"<1 2\n", b"<1 " + b"9" * 13),
+    ],
+)
 def test_what_is_no_wish(body: bytes) -> None:
     """Such as what a later release says."""
     assert wish_in(body) is None

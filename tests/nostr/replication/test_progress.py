@@ -34,6 +34,21 @@ def test_what_was_taken_in_does_not_wait() -> None:
     assert (progress.announced, progress.waiting) == (10, 0)
 
 
+def test_the_highest_number_that_was_announced_never_falls() -> None:
+    """Whoever has announced it, also ahead of others, and in the next process."""
+    progress = Progress(0, 10, 0.0)
+    assert progress.top == 0
+    progress.advance(5, 1.0)
+    assert progress.top == 5
+    progress.announced_ahead(8)
+    assert progress.top == 8
+    progress.taken_in([12])
+    progress.rewind(2.0)
+    assert (progress.announced, progress.top) == (0, 12)
+    progress.advance(6, 3.0)
+    assert progress.top == Progress(6, 12, 0.0, progress.foreign).top == 12
+
+
 def test_the_last_minute_is_announced_again() -> None:
     """Counted from the last success: an outage may be much longer. What others have announced is still known then."""
     progress = Progress(0, 0, 0.0)

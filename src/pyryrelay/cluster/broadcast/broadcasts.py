@@ -46,11 +46,6 @@ class Terms:
     call_later: Callable[..., IDelayedCall]
     new_client: NewClient
 
-    def server_time(self, number: int) -> float | None:
-        """Return the time of a server's clock, if it is known."""
-        ahead_s = self.shards.clients[number].ahead_s
-        return None if ahead_s is None else self.now() + ahead_s
-
 
 class Following:
     """Reads one stream, by a client of its own."""
@@ -69,10 +64,17 @@ class Following:
             position,
             listener,
             terms.now,
-            partial(terms.server_time, number),
+            self._server_time,
             terms.call_later,
             reports,
         )
+
+    def _server_time(self) -> float | None:
+        """Return the time of the server's clock, which each client asks for before it can be used."""
+        ahead_s = self._terms.shards.clients[self._number].ahead_s
+        if ahead_s is None:
+            ahead_s = self.client.ahead_s
+        return None if ahead_s is None else self._terms.now() + ahead_s
 
     def _changed(self, reason: str) -> None:
         if not reason:

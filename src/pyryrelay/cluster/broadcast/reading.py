@@ -83,7 +83,7 @@ class Reader:
         self._has_read = bool(known)
         """Whether this process, or one before it, has found a stream."""
         self._has_caught_up = False
-        self._up_to_date_at = now()
+        self._up_to_date_at = self._all_read_at = now()
         self._read_at = -inf
 
     @property
@@ -122,7 +122,7 @@ class Reader:
             return None
         began, what, more = answer[0].decode(), answer[1], bool(answer[2])
         ids = [id_.decode() for id_ in answer[3::2]]
-        self._note(what)
+        self._note(what, ids)
         self._has_read = self._has_read or bool(began)
         if what != b"on":
             self._began, self._last = began, _NOWHERE
@@ -138,14 +138,14 @@ class Reader:
         passed = "" if entries[-1].position == newest else newest
         return taking.addCallback(self._taken, ids[-1], passed, more)
 
-    def _note(self, what: bytes) -> None:
+    def _note(self, what: bytes, ids: Sequence[str]) -> None:
         """Tell about what is gone. After a connection, losses are no news: that is when they are found out."""
         was_first, self._is_first = self._is_first, False
         figures = self._stream.figures
         if what == b"missed":
             figures.missed += 1
             self._reports.missed()
-            self._listener.missed(self._stream.source)
+            self._listener.missed(self._stream.source, *self._missed_s(ids))
         elif what != b"on" and self._has_read:
             if self._began:
                 figures.begun_anew += 1
@@ -156,9 +156,19 @@ class Reader:
     def _not_read_s(self) -> float:
         """Return how long ago all was read here; infinite if that is not known."""
         if self._has_caught_up:
-            return self._now() - self._up_to_date_at
-        time, last_s = self._server_time(), int(self._last.partition("-")[0]) / 1000
+            return self._now() - self._all_read_at
+        time, last_s = self._server_time(), _seconds(self._last)
         return inf if time is None or not last_s else max(0.0, time - last_s)
+
+    def _missed_s(self, ids: Sequence[str]) -> tuple[float, float]:
+        """Return how long ago the entries were added that were not kept: from when, until when."""
+        time = self._server_time()
+        if time is None or not ids:
+            return self._not_read_s(), 0.0
+        since_s = max(0.0, time - _seconds(self._last))
+        if self._has_caught_up:
+            since_s = min(since_s, self._now() - self._all_read_at)
+        return since_s, min(since_s, max(0.0, time - _seconds(ids[0])))
 
     def _entries(self, began: str, ids: Sequence[str], raw: Sequence[bytes]) -> list[Entry]:
         found, stream, time = [], self._stream, self._server_time()
@@ -190,6 +200,7 @@ class Reader:
             self._read()
             return
         self._up_to_date_at, self._has_caught_up = self._now(), True
+        self._all_read_at = self._read_at  # the listener may have taken long since then
         if self._was_rung:
             # The bell rang, and nothing was there: somebody else rings it. Do not listen to it for a while.
             self._was_rung = False
@@ -226,3 +237,8 @@ class Reader:
         else:
             _log.failure("Entries of other relays could not be taken in", failure)
         self._read_after(RETRY_S)
+
+
+def _seconds(id_: str) -> float:
+    """Return the time of an entry's id, by the server's clock."""
+    return int(id_.partition("-")[0]) / 1000

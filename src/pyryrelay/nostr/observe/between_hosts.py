@@ -66,12 +66,12 @@ class HostsCollector(Collector):
         )
         yield counter(
             f"{PREFIX}asked_again",
-            "Times that other hosts were asked for events that a server had lost before they were read here, perhaps.",
+            "Times that other hosts were asked for events that servers had lost, or not kept, before it read them.",
             totals.asked_again,
         )
         yield counter(
             f"{PREFIX}missed",
-            "Times that they could not announce all of those again, so that events may be missing here.",
+            "Times that they did not announce all of those again, so that events may be missing here.",
             totals.missed,
         )
         yield gauge(

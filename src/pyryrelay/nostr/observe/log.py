@@ -121,14 +121,31 @@ class NostrLog:
             lambda: _log.info("another host asks for events that it may have missed: {count} wait for it", count=count)
         )
 
+    def asking_for_trimmed(self, seconds: int, until: int) -> None:
+        """Log that others are asked for the events that were announced between so many seconds ago."""
+        self._lines.write(
+            lambda: _log.info(
+                "the cluster did not keep events until they were read here: the other hosts are asked for those that "
+                "they announced between {seconds} s and {until_s} s ago",
+                seconds=seconds,
+                until_s=until,
+            )
+        )
+
+    def trimmed_given(self) -> None:
+        """Log that another host has announced all of those again."""
+        self._lines.write(
+            lambda: _log.info("another host has announced again what the cluster did not keep until it was read here")
+        )
+
     def events_missed(self) -> None:
         """Log that events of other hosts are missing here, and that no host announces them again."""
         left_out = self._lines.note("events that another host cannot announce again")
         if left_out is not None:
             self._lines.write(
                 lambda: _log.warn(
-                    "events of other hosts may be missing here: the cluster has lost them, and another host cannot "
-                    "announce all of them again; export them there and import them here"
+                    "events of other hosts may be missing here: the cluster has lost them, and they were not all "
+                    "announced again; export them there and import them here"
                 )
             )
 

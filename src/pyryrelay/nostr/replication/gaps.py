@@ -126,7 +126,7 @@ class Gaps:
     def tick(self) -> None:
         """Do what is due. Call it once a second."""
         wall_s, progress = self._wall_s(), self._outbox.progress
-        self._history.note(progress.announced, progress.kept, progress.rewinds, wall_s)
+        self._history.note(progress.announced, progress.kept, progress.rewinds, wall_s, progress.top)
         if self._until_s and wall_s > self._until_s:
             self._since_s = self._until_s = 0
             self._is_owed = False

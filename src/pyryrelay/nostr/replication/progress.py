@@ -46,6 +46,8 @@ class Progress:
         self._marks: deque[tuple[float, int]] = deque([(now, announced)])
         self._foreign = dict.fromkeys(seq for seq in _numbers(foreign) if announced < seq <= self.last)
         self._ahead: dict[int, None] = {}
+        self.top = max(announced, max(self._foreign, default=0))
+        """The highest number of an event that was announced, by anybody; it never falls."""
         self._skip()
 
     @property
@@ -91,6 +93,7 @@ class Progress:
             if seq > self.announced:
                 self._foreign[seq] = None
                 self.last = max(self.last, seq)
+                self.top = max(self.top, seq)
         while len(self._foreign) > MAX_FOREIGN:
             del self._foreign[next(iter(self._foreign))]
         self._skip()
@@ -108,6 +111,7 @@ class Progress:
         self.announced = max(self.announced, seq)
         self.last = max(self.last, seq)
         self._skip()
+        self.top = max(self.top, self.announced)
         self._forget()
 
     def announced_ahead(self, seq: int) -> None:
@@ -118,6 +122,7 @@ class Progress:
         if seq > self.announced:
             self._ahead[seq] = None
             self.last = max(self.last, seq)
+            self.top = max(self.top, seq)
         self._skip()
 
     def rewind(self, now: float) -> None:

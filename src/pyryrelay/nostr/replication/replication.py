@@ -9,7 +9,9 @@ The first time, announcing begins with the newest events: what was stored before
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -18,7 +20,8 @@ from twisted.python.failure import Failure
 
 from pyryrelay.broadcast import Broadcast, BroadcastError, Entry
 from pyryrelay.nostr.events import Event
-from pyryrelay.nostr.replication.entries import body_of, wish_in
+from pyryrelay.nostr.replication.answers import Answers
+from pyryrelay.nostr.replication.entries import Wish, body_of, wish_in
 from pyryrelay.nostr.replication.gaps import Gaps
 from pyryrelay.nostr.replication.gaps import Log as GapsLog
 from pyryrelay.nostr.replication.history import History
@@ -28,6 +31,8 @@ from pyryrelay.nostr.replication.outbox import Log as OutboxLog
 from pyryrelay.nostr.replication.outbox import Outbox
 from pyryrelay.nostr.replication.progress import Progress
 from pyryrelay.nostr.replication.totals import Totals
+from pyryrelay.nostr.replication.trimmed import Log as TrimmedLog
+from pyryrelay.nostr.replication.trimmed import Trimmed
 from pyryrelay.nostr.serving.relay import Relay
 from pyryrelay.nostr.serving.surroundings import Store
 from pyryrelay.nostr.workers.store_writer import WriterError
@@ -39,6 +44,10 @@ SUBJECT: Final = "events"
 KEEP_S: Final = 1.0
 RETRY_S: Final = 1.0
 FLUSH_S: Final = 2.0
+LATE_S: Final = 5.0
+"""Entries that are older than this are read late, so there may be many of them."""
+CAUGHT_UP_S: Final = 3.0
+"""How long no such entries must have come."""
 FIRST_EVENTS: Final = 100
 """So many of the events that were stored before the first time are announced: other processes of this host may have
 stored them since the relay was started."""
@@ -48,11 +57,13 @@ ANNOUNCED: Final = "announced"
 FOREIGN: Final = "announced by others"
 HISTORY: Final = "announced before"
 GAP: Final = "asked again"
+TRIMMED: Final = "asked for what was not kept"
+ANSWERS: Final = "asked by others"
 TAKEN_IN: Final = "taken in from "
 """The names of positions in the store; the last one has the name of a source behind it."""
 
 
-class Log(IntakeLog, OutboxLog, GapsLog, Protocol):
+class Log(IntakeLog, OutboxLog, GapsLog, TrimmedLog, Protocol):
     """Where it is reported what happens between hosts."""
 
     def sharing_events(self, waiting: int) -> None:
@@ -86,6 +97,8 @@ class Replication:
         self._outbox: Outbox | None = None
         self._intake: Intake | None = None
         self._gaps: Gaps | None = None
+        self._trimmed: Trimmed | None = None
+        self._answers: Answers | None = None
         self._history: History | None = None
         self._broadcast: Broadcast | None = None
         self._positions: dict[str, str] = {}
@@ -95,6 +108,8 @@ class Replication:
         self._under_way = 0
         self._added_s: dict[str, float] = {}
         """When the oldest of the entries were added that are being taken in, by source."""
+        self._late_s = -inf
+        """When entries were read last that had been added long before."""
 
     @property
     def waiting(self) -> int:
@@ -123,10 +138,11 @@ class Replication:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for part in (self._broadcast, self._outbox, self._intake):
+        for part in (self._broadcast, self._outbox, self._intake, self._answers):
             if part is not None:
                 part.stop()
-        self._store = self._outbox = self._intake = self._broadcast = self._gaps = self._history = None
+        self._store = self._outbox = self._intake = self._broadcast = self._history = None
+        self._gaps = self._trimmed = self._answers = None
         self._added_s.clear()
         self._relay.on_ephemeral = self._relay.on_published = self._relay.fanout.on_committed = None
 
@@ -167,8 +183,7 @@ class Replication:
         self._history = history = History(
             found.positions.get(HISTORY, ""), announced, relay.wall_s(), is_first=ANNOUNCED not in found.positions
         )
-        kept = found.positions.get(GAP, "")
-        self._gaps = Gaps(broadcast, outbox, history, relay.wall_s, self._totals, self._report, kept)
+        self._gaps, self._trimmed, self._answers = self._parts(found.positions, store, broadcast, outbox, history)
         self._positions = {
             name.removeprefix(TAKEN_IN): position
             for name, position in found.positions.items()
@@ -180,7 +195,30 @@ class Replication:
         relay.on_ephemeral = self._announce_ephemeral
         self._report.sharing_events(progress.waiting)
         broadcast.follow(dict(self._positions), self)
+        self._answers.start()
         self._tick()
+
+    def _parts(
+        self, found: dict[str, str], store: Store, broadcast: Broadcast, outbox: Outbox, history: History
+    ) -> tuple[Gaps, Trimmed, Answers]:
+        """Return what asks others for events that are missing here, and what answers them."""
+        wall_s, totals, log = self._relay.wall_s, self._totals, self._report
+        gaps = Gaps(broadcast, outbox, history, wall_s, totals, log, found.get(GAP, ""))
+        trimmed = Trimmed(broadcast, wall_s, random.random, totals, log, found.get(TRIMMED, ""))
+        answers = Answers(
+            broadcast,
+            store.writer,
+            outbox.progress,
+            history,
+            wall_s,
+            self._relay.machine.call_later,
+            random.random,
+            trimmed.lacks,
+            totals,
+            log,
+            found.get(ANSWERS, ""),
+        )
+        return gaps, trimmed, answers
 
     def _published(self, events: Sequence[tuple[Event, bytes, int]]) -> None:
         if self._outbox is not None:
@@ -190,8 +228,11 @@ class Replication:
 
     def _tick(self) -> None:
         self._timer = self._call_later(KEEP_S, self._tick)
-        if self._outbox is not None and self._gaps is not None:
+        if self._outbox is not None and self._gaps is not None and self._trimmed is not None:
             self._gaps.tick()
+            if self.behind_s > LATE_S:
+                self._late_s = self._relay.now()
+            self._trimmed.tick(is_behind=self._relay.now() < self._late_s + CAUGHT_UP_S)
             self._keep({ANNOUNCED: str(self._outbox.progress.safe)})
 
     def _keep(self, positions: dict[str, str]) -> None:
@@ -204,6 +245,8 @@ class Replication:
             return
         if self._gaps is not None and self._history is not None:
             positions |= {GAP: self._gaps.text, HISTORY: self._history.text}
+        if self._trimmed is not None and self._answers is not None:
+            positions |= {TRIMMED: self._trimmed.text, ANSWERS: self._answers.text}
         positions |= {TAKEN_IN + source: position for source, position in self._positions.items()}
         changed = {name: position for name, position in positions.items() if self._kept.get(name, "") != position}
         if changed:
@@ -247,18 +290,33 @@ class Replication:
 
     def entries(self, source: str, entries: Sequence[Entry]) -> Deferred[None]:
         """Take in what other hosts have announced."""
-        intake, gaps = self._intake, self._gaps
-        if intake is None or gaps is None:
+        intake, answers = self._intake, self._answers
+        if intake is None or answers is None:
             return Deferred()
-        self._added_s[source] = self._relay.now() - entries[0].age_s
+        now = self._relay.now()
+        self._added_s[source] = now - entries[0].age_s
+        if entries[-1].age_s > LATE_S:
+            self._late_s = now
         events = []
         for entry in entries:
             wish = wish_in(entry.body)
             if wish is None:
                 events.append(entry)
             else:
-                gaps.heard(wish, entry.age_s)
+                self._heard(wish, entry.age_s)
+        answers.heard([entry.body for entry in events])
         return intake.take(events).addCallback(self._taken, intake, source, entries[-1].position)
+
+    def _heard(self, wish: Wish, age_s: float) -> None:
+        """Note what another host asks for, or answers."""
+        if self._gaps is None or self._trimmed is None or self._answers is None:
+            return
+        if wish.until is None:
+            self._gaps.heard(wish, age_s)
+            return
+        self._trimmed.heard(wish, age_s)
+        if not wish.is_answer:
+            self._answers.asked(wish, age_s)
 
     def _taken(self, _: Any, intake: Intake, source: str, position: str) -> None:
         if intake is self._intake:
@@ -276,8 +334,11 @@ class Replication:
 
     def lost(self, source: str, since_s: float) -> None:
         """Ask the others for what they do not announce again unasked."""
-        if self._gaps is not None:
+        if self._gaps is not None and self._trimmed is not None:
             self._gaps.lost(since_s)
+            self._trimmed.lost()
 
-    def missed(self, source: str) -> None:
-        """Go on with what is left: that is logged and counted already, and the operator has to act."""
+    def missed(self, source: str, since_s: float, until_s: float) -> None:
+        """Go on with what is left, and ask the others for the rest; that is logged and counted already."""
+        if self._trimmed is not None:
+            self._trimmed.missed(since_s, until_s)
