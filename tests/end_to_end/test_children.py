@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pwd
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from tests.end_to_end.harness import (
     reserve_port,
     until,
 )
+from tests.support.other_users import NOBODY, needs_python_of_nobody
 
 from pyryrelay.cli.admin_client import AdminClient
 
@@ -131,24 +131,13 @@ def test_children_of_a_daemon() -> None:
     assert not state(child)
 
 
-def may_be_nobody() -> bool:
-    """Return whether this process may change its user, and that user may run this Python."""
-    if os.getuid() != 0:
-        return False
-    try:
-        return not subprocess.run([sys.executable, "-c", "import email.policy"], user="nobody", check=False).returncode
-    except OSError:
-        return False
-
-
-@pytest.mark.skipif(not may_be_nobody(), reason="only root can change the user, who must have access to Python")
+@needs_python_of_nobody
 def test_children_have_the_user_of_the_relay() -> None:
     """With --uid, children have no privileges either."""
-    nobody = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        os.chown(name, nobody.pw_uid, nobody.pw_gid)
-        with daemon(Path(name), "--uid", "nobody", "--gid", str(nobody.pw_gid)) as (pid, url):
+        os.chown(name, NOBODY.pw_uid, NOBODY.pw_gid)
+        with daemon(Path(name), "--uid", "nobody", "--gid", str(NOBODY.pw_gid)) as (pid, url):
             assert ask(url) == json.loads(TEXT)
             (child,) = children(pid)
             status = Path(f"/proc/{child}/status").read_text(encoding="utf-8")
-            assert f"Uid:\t{nobody.pw_uid}\t{nobody.pw_uid}\t{nobody.pw_uid}\t{nobody.pw_uid}" in status
+            assert f"Uid:\t{NOBODY.pw_uid}\t{NOBODY.pw_uid}\t{NOBODY.pw_uid}\t{NOBODY.pw_uid}" in status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import LOCALHOST, environment, reserve_port, twistd
+from tests.support.other_users import AS_NOBODY, needs_nobody
 from tests.support.tls_peers import endpoint_arguments
 
 pytestmark = pytest.mark.thorough
@@ -19,7 +19,6 @@ pytestmark = pytest.mark.thorough
 MACHINE = ("clock", "root", "capabilities")
 """What the machine of the tests may be like."""
 ORDINARY = {"PYRYRELAY_ACCEPT_FINDING": " ".join(MACHINE)}
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
 def checked(
@@ -39,7 +38,7 @@ def warned(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.removeprefix(head) for line in done.stderr.splitlines() if line.startswith(head)]
 
 
-@AS_ROOT
+@needs_nobody
 def test_root_and_another_user() -> None:
     """Root is found, and so is a capability of another user that the settings do not need."""
     other = {"PYRYRELAY_ACCEPT_FINDING": "clock"}
@@ -49,10 +48,9 @@ def test_root_and_another_user() -> None:
         (line,) = warned(checked(folder, variables=other))
         assert line.startswith("user root: ")
         folder.chmod(0o777)
-        as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-        done = checked(folder, prefix=as_nobody, variables=other)
+        done = checked(folder, prefix=AS_NOBODY, variables=other)
         assert (done.returncode, warned(done)) == (0, [])
-        with_too_much = (*as_nobody, "--inh-caps=-all,+sys_time", "--ambient-caps=-all,+sys_time")
+        with_too_much = (*AS_NOBODY, "--inh-caps=-all,+sys_time", "--ambient-caps=-all,+sys_time")
         (surplus,) = warned(checked(folder, prefix=with_too_much, variables=other))
         assert surplus.startswith("capabilities CAP_SYS_TIME: ")
 

@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import json
 import os
-import pwd
 import random
 import signal
 import subprocess
@@ -38,6 +37,7 @@ from tests.end_to_end.peers import binary, closed, fresh_id, pair, phone
 from tests.end_to_end.processes import children_of
 from tests.end_to_end.proxies import haproxy, needs_haproxy, needs_nginx, nginx
 from tests.end_to_end.service_manager import assert_main_process_is_told, passed_socket
+from tests.support.other_users import NOBODY, needs_python_of_nobody
 from tests.support.tls_peers import client_context, endpoint_arguments
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -363,21 +363,12 @@ def test_the_service_manager_learns_the_main_process(start: Start) -> None:
     assert_main_process_is_told(start)
 
 
-def _nobody_can_run_python() -> bool:
-    try:
-        tried = subprocess.run([sys.executable, "-c", ""], user="nobody", stderr=subprocess.DEVNULL, check=False)
-    except OSError:
-        return False
-    return tried.returncode == 0
-
-
-@pytest.mark.skipif(not _nobody_can_run_python(), reason="needs root, and a Python that every user can run")
+@needs_python_of_nobody
 def test_a_daemon_without_privileges() -> None:
     """A daemon that has become another user hands its port over; its log goes on in the same file."""
-    nobody = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory(dir="/tmp") as name, reserve_port() as held:
         port, folder = held.getsockname()[1], Path(name)
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
         pid_file = folder / "pid"
         words = [
             twistd(),
@@ -394,13 +385,13 @@ def test_a_daemon_without_privileges() -> None:
         until(lambda: answers(port), "the daemon answers")
         first = int(pid_file.read_text(encoding="ascii"))
         # The file belongs to root, who wrote it, so the new process can replace its content only if it may.
-        os.chown(pid_file, nobody.pw_uid, nobody.pw_gid)
+        os.chown(pid_file, NOBODY.pw_uid, NOBODY.pw_gid)
         os.kill(first, signal.SIGUSR2)
         until(lambda: os.waitpid(first, os.WNOHANG)[0], "the first process ends")
         second = int(pid_file.read_text(encoding="ascii"))
         try:
             assert second != first
-            assert os.stat(f"/proc/{second}").st_uid == nobody.pw_uid
+            assert os.stat(f"/proc/{second}").st_uid == NOBODY.pw_uid
             assert answers(port)
         finally:
             os.kill(second, signal.SIGTERM)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.support.other_users import NOBODY, needs_nobody
 
 from pyryrelay.mounts import Settings
 from pyryrelay.preflight import account
 from pyryrelay.preflight.account import Account, capabilities_of, privileges
 from pyryrelay.preflight.checks import CAPABILITIES, ROOT
 
-NOBODY = pwd.getpwnam("nobody")
-AS_ROOT = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can give privileges away, with setpriv"
-)
 PROGRAM = """
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.preflight.account import privileges
@@ -80,12 +75,10 @@ def test_the_status_of_a_process(tmp_path: Path) -> None:
     assert capabilities_of(path) == set()
 
 
-@AS_ROOT
+@needs_nobody
 def test_a_real_process_with_capabilities() -> None:
     """A process of another user with ambient capabilities is told which it does not need; without any, nothing."""
     drop = [f"--reuid={NOBODY.pw_uid}", "--clear-groups"]
-    if subprocess.run(["setpriv", *drop, sys.executable, "-c", ""], capture_output=True, check=False).returncode:
-        pytest.skip("other users may not run this interpreter")
     assert told(*drop) == ""
     caps = [*drop, "--inh-caps=-all,+net_bind_service,+sys_time", "--ambient-caps=-all,+net_bind_service,+sys_time"]
     assert told(*caps).startswith("capabilities CAP_NET_BIND_SERVICE, CAP_SYS_TIME: the relay needs them for nothing")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,11 +15,11 @@ from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import DEADLINE_S, asynchronous, environment, twistd
 from tests.end_to_end.nostr.conftest import NOSTR
 from tests.end_to_end.nostr.peers import Author, client
+from tests.support.other_users import AS_NOBODY, needs_nobody
 
 from pyryrelay.cli.twistd_options import StartRefused
 from pyryrelay.start.twistd import Options
 
-NOBODY = 65534
 ON_LOOPBACK = ("--listen", "tcp:0:interface=127.0.0.1", "--admin-listen", "", "--jail-file", "")
 
 
@@ -145,15 +144,12 @@ def test_a_folder_instead_of_a_file(refused: Refused, tmp_path: Path) -> None:
     assert str(tmp_path / "folder") in refused("--nostr-database", "sqlite:folder")
 
 
-@pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="needs root, and setpriv of util-linux")
+@needs_nobody
 def test_a_folder_that_cannot_be_written(refused: Refused) -> None:
     """A folder in which nothing can be written is refused before anything is served."""
-    setpriv = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        if subprocess.run([*setpriv, sys.executable, "-c", ""], check=False, capture_output=True).returncode:
-            pytest.skip("another user cannot run this Python")
-        line = refused(directory=Path(folder), prefix=setpriv)
+        line = refused(directory=Path(folder), prefix=(*AS_NOBODY, "--inh-caps=-all"))
     assert folder in line
     assert "cannot be written" in line
 
