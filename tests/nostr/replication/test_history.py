@@ -97,6 +97,18 @@ def test_spans_are_joined_where_they_meet() -> None:
     assert not Span(11, 35).covers(Span(10, 20))
 
 
+def test_old_marks_are_thinned_out() -> None:
+    """Those of the last two hours stay, and nothing is left out between those that are left."""
+    count = 10 * MAX_MARKS
+    history = noted(*[(1000 + 60 * minute, minute) for minute in range(1, count + 1)])
+    assert len(history.text.split()) <= MAX_MARKS
+    now_s = 1000 + 60 * count
+    assert history.back_to(now_s - 6000, count, now_s) == (count - 100, now_s - 6000)
+    part = history.between(Span(2000, 3000), count)
+    assert part.first <= (2000 - 1000) // 60
+    assert part.last >= (3000 - 1000) // 60
+
+
 @given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 3)), max_size=400), st.integers(0, 40_000))
 def test_nothing_that_was_announced_since_is_left_out(steps: list[tuple[int, int]], ago_s: int) -> None:
     """However much was thinned out, and also in the next process. Marks are few."""
