@@ -85,6 +85,14 @@ def test_an_error_of_a_script_is_its_caller_s(server: FakeServer) -> None:
     assert server.client.is_up
 
 
+def test_an_error_without_a_word_is_none_the_less_one(server: FakeServer) -> None:
+    """A server that answers its greeting with an empty error is not taken for one that can be used."""
+    server.client.start()
+    server.wire.answer(b"-\r\n")
+    assert not server.client.is_up
+    assert server.changes == ["it refused without a word"]
+
+
 @pytest.mark.parametrize(
     ("error", "problem"),
     [

@@ -18,6 +18,7 @@ from pyryrelay.guard import client_address
 from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.log_formats.json_lines import KEYS
 from pyryrelay.observe.log_formats.records import NAMESPACE, event_name, record_of, shown_fields
+from pyryrelay.observe.log_observer import RENDERERS
 from pyryrelay.pyry.log import PyryLog
 
 PACKAGE = Path(pyryrelay.__file__).parent
@@ -115,6 +116,18 @@ def test_a_failure_has_its_traceback() -> None:
     assert record is not None
     assert (record.level, record.event, record.fields) == ("critical", "an_application_failed", {})
     assert "RuntimeError: broken" in record.traceback
+
+
+@pytest.mark.parametrize("format_", ["{a!ru", "{", "a } b", "{a!}"])
+def test_a_malformed_format_is_told_and_not_raised(format_: str) -> None:
+    """A library's mistake costs no line of the log, in any form."""
+    told = event(log_format=format_, a=1)
+    record = record_of(told)
+    assert record is not None
+    assert record.message == formatEvent(told) != ""
+    assert (record.event, record.fields) == ("", {})
+    for render in RENDERERS.values():
+        assert (render(told) or "").endswith("\n")
 
 
 def test_nothing_to_say() -> None:

@@ -153,7 +153,8 @@ class RedisClient:
 
     def _failed(self, failure: Failure, connection: Connection) -> None:
         error = failure.value
-        reason = str(error) if isinstance(error, RedisError) else reason_of(error)
+        # A reason that is empty would say that the server can be used.
+        reason = (str(error) if isinstance(error, RedisError) else reason_of(error)) or "it refused without a word"
         if connection.is_open:
             connection.abort(reason)
         elif self._connection is connection:

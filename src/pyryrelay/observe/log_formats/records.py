@@ -24,6 +24,7 @@ WORKER: Final = "log_worker"
 MIN_NAME_WORDS, MAX_NAME_WORDS = 2, 6
 
 Value: TypeAlias = str | int | float | bool | None
+_Part: TypeAlias = tuple[str, str | None, str | None, str | None]
 
 _PLAIN: Final = frozenset({str, int})
 _SPECIAL: Final = frozenset({"log_failure", "log_flattened"})
@@ -77,7 +78,7 @@ def event_name(format_: str) -> str:
     comma after two words. A format that is nothing but a placeholder is named like it.
     """
     text, names = "", list[str]()
-    for literal, name, _, _ in Formatter().parse(format_):
+    for literal, name, _, _ in _parts(format_):
         text += literal + " "
         names += [name] if name else []
     words: list[str] = []
@@ -90,7 +91,7 @@ def event_name(format_: str) -> str:
 @lru_cache(maxsize=256)
 def shown_fields(format_: str) -> tuple[str, ...]:
     """Return the names of the fields that a format shows, in order."""
-    return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(format_) if name))
+    return tuple(dict.fromkeys(name for _, name, _, _ in _parts(format_) if name))
 
 
 def plain_fields(event: LogEvent) -> dict[str, str | int] | None:
@@ -110,11 +111,22 @@ def plain_fields(event: LogEvent) -> dict[str, str | int] | None:
 @lru_cache(maxsize=256)
 def _plain_names(format_: str) -> tuple[str, ...]:
     """Return the names that a format shows, in order, if it has words and shows each as it is; else nothing."""
-    parts = list(Formatter().parse(format_))
+    parts = _parts(format_)
     shown = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
     is_plain = all(name.isidentifier() and not spec and not conversion for name, spec, conversion in shown)
     has_words = any(literal for literal, *_ in parts)
     return tuple(dict.fromkeys(name for name, *_ in shown)) if is_plain and has_words else ()
+
+
+def _parts(format_: str) -> list[_Part]:
+    """Return a format's literal texts, each with the field behind it; none of a format that is malformed.
+
+    Libraries may log such a format, and Twisted's formatter says so in the line.
+    """
+    try:
+        return list(Formatter().parse(format_))
+    except ValueError:
+        return []
 
 
 def _value(value: object) -> Value:
