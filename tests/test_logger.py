@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from tests.support.capture import Captured
 from twisted.internet.defer import fail
+from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel
 
-from pyryrelay.logger import ErrbackLogger, UnfilteredLogger
+from pyryrelay.logger import ErrbackLogger, Repeats, UnfilteredLogger
 
 _log = UnfilteredLogger(namespace="pyryrelay")
 UNIQUE = ("log_time", "log_logger")
@@ -42,3 +43,12 @@ def test_a_failure_is_logged_and_handled() -> None:
     assert (event["log_level"], event["log_format"]) == (LogLevel.critical, "It failed")
     assert event["log_failure"].value is error
     assert results == [None]
+
+
+def test_lines_that_repeat_are_left_out() -> None:
+    """One is due when the interval is over, or when it is about something else; it says how many were left out."""
+    clock = Clock()
+    repeats = Repeats(clock.seconds, 10.0)
+    assert [repeats.due("a") for _ in range(3)] == [0, None, None]
+    clock.advance(10.0)
+    assert [repeats.due(what) for what in ("a", "a", "b", "b", "a")] == [2, None, 1, None, 1]

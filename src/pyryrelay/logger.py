@@ -1,4 +1,4 @@
-"""Loggers for lines that every connection causes, and for failures of Deferreds."""
+"""Loggers for lines that every connection causes, for failures of Deferreds, and for lines that would repeat."""
 
 from __future__ import annotations
 
@@ -31,3 +31,28 @@ class ErrbackLogger(Logger):
     def errback(self, line: str) -> Callable[[Failure], None]:
         """Return an errback that logs ``line`` with the failure, and goes on."""
         return lambda failure: self.failure(line, failure)
+
+
+class Repeats:
+    """Tells which lines are to be left out because they only repeat what was logged. Times are seconds."""
+
+    def __init__(self, now: Callable[[], float], interval_s: float) -> None:
+        """``interval_s`` is the minimum interval between two lines about the same thing."""
+        self._now = now
+        self._interval_s = interval_s
+        self._what = ""
+        self._told_s = 0.0
+        self._left_out = 0
+
+    def due(self, what: str) -> int | None:
+        """Return how many lines were left out before the one about ``what``; None if that is to be left out, too.
+
+        Only the last thing is remembered: lines about two things in turn are all due.
+        """
+        now = self._now()
+        if what == self._what and now - self._told_s < self._interval_s:
+            self._left_out += 1
+            return None
+        left_out, self._left_out = self._left_out, 0
+        self._what, self._told_s = what, now
+        return left_out

@@ -117,6 +117,26 @@ def test_an_unhealthy_relay_says_so() -> None:
     assert rules(Mounted().nostr.explain_client(CLIENT))["store"] == "refuses"
 
 
+@pytest.mark.parametrize("role", ["reader", "verifier"])
+def test_it_is_not_healthy_without_readers_or_verifiers(role: str) -> None:
+    """Where none of them can be started, clients are refused; one that only ended is replaced before that."""
+    mounted = Mounted(nostr_readers=1, nostr_verifiers=1)
+    mounted.nostr.start()
+    mounted.children.started[0].answer(Ready(5, 3))
+
+    def end() -> None:
+        found = [child for child in mounted.children.started if child.arguments[-1] == role]
+        found[-1].end("could not be started")
+
+    end()
+    assert mounted.nostr.is_healthy()
+    mounted.clock.advance(0)
+    end()
+    assert not mounted.nostr.is_healthy()
+    mounted.clock.advance(1)
+    assert mounted.nostr.is_healthy()
+
+
 class Shared:
     """A worker of two, whose children are fakes: those that all workers share, and its own."""
 

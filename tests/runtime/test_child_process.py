@@ -188,7 +188,10 @@ def test_a_process_that_cannot_be_started(reactor: Reactor) -> None:
     started.child.close()
     assert (started.child.pid, started.ended) == (None, [])
     reactor.advance(0)
-    assert started.ended == ["could not be started: Resource temporarily unavailable"]
+    assert started.ended == [
+        "could not be started: Resource temporarily unavailable "
+        "(raise the limit of processes: ulimit -u, LimitNPROC=, TasksMax=)"
+    ]
     assert not reactor.getDelayedCalls()
 
 
@@ -201,7 +204,9 @@ def test_a_socket_that_cannot_be_made(reactor: Reactor, monkeypatch: pytest.Monk
     monkeypatch.setattr("pyryrelay.runtime.child_process.socket.socketpair", fail)
     started = Started(reactor)
     reactor.advance(0)
-    assert started.ended == ["could not be started: Too many open files"]
+    assert started.ended == [
+        "could not be started: Too many open files (raise the limit of open files: ulimit -n, LimitNOFILE=)"
+    ]
 
 
 # End

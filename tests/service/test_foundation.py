@@ -52,7 +52,7 @@ def test_calls_in_another_thread(machine: Machine, monkeypatch: pytest.MonkeyPat
         asked.append(arguments)
         return Deferred()
 
-    monkeypatch.setattr(foundation, "deferToThreadPool", defer)
+    monkeypatch.setattr("pyryrelay.runtime.process.deferToThreadPool", defer)
     made(machine, None, ())._in_thread(current_thread)
     assert asked == [(machine, machine.getThreadPool(), current_thread)]
     assert current_thread() is main_thread()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.capture import captured
 from tests.support.rpc import FakeStarter
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from pyryrelay.workers.rpc import RpcError
-from pyryrelay.workers.supervisor import BACK_OFF_S, END_MISSED, MISSED, READY_S, State, Supervisor
+from pyryrelay.workers.supervisor import BACK_OFF_S, END_MISSED, MISSED, READY_S, TELL_S, State, Supervisor
 
 
 class House:
@@ -134,6 +135,28 @@ def test_workers_that_never_get_ready_are_started_more_and_more_rarely() -> None
     house.starter.get_ready()
     house.starter.running(0).end()
     assert house.supervisor.status()[0].state is State.STARTING
+
+
+def test_failures_that_repeat_are_told_rarely() -> None:
+    """While no worker can be started, there is one line for all of them; one that was ready has a line in any case."""
+    house = House(3).started()
+    with captured() as log:
+        for _ in range(3):
+            for index in range(3):
+                house.starter.running(index).end("no room")
+            house.clock.advance(2)
+        assert len(log.texts) == 1
+        house.clock.advance(TELL_S)
+        house.starter.running(1).end("no room")
+        house.starter.running(2).end("another")
+        house.starter.get_ready()
+        house.starter.running(0).end("another")
+    assert log.texts == [
+        "worker 0 ended: no room (process 1000); another one starts in 0.25 s (0 more left out)",
+        "worker 1 ended: no room (process 1010); another one starts in 2.0 s (8 more left out)",
+        "worker 2 ended: another (process 1011); another one starts in 2.0 s (0 more left out)",
+        "worker 0 ended: another (process 1009); another one starts in 0.0 s (0 more left out)",
+    ]
 
 
 def test_a_worker_that_does_not_get_ready_is_killed() -> None:

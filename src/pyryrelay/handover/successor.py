@@ -24,6 +24,7 @@ from pyryrelay.handover.link import Greeting, GreetingError, Link, send_greeting
 from pyryrelay.handover.predecessor import VARIABLE
 from pyryrelay.logger import ErrbackLogger
 from pyryrelay.runtime.child_process import outcome_of
+from pyryrelay.runtime.process import why_not_started
 
 __all__ = ["START_TIMEOUT_S", "Command", "Successor", "SuccessorEvents"]
 
@@ -105,7 +106,7 @@ class Successor(ProcessProtocol):
                 self._process = self._spawn(theirs)
             except (GreetingError, OSError) as error:
                 ours.close()
-                self._fail(str(error))
+                self._fail(why_not_started(error) if isinstance(error, OSError) else str(error))
                 return
         self._link = Link.over(self._reactor, ours, self._received, self._disconnected)
         self._timeout = self._reactor.callLater(START_TIMEOUT_S, self._timed_out)

@@ -185,8 +185,7 @@ class Nostr:
 
     def is_healthy(self) -> bool:
         """See `pyryrelay.protocol.RunningProtocol`."""
-        writer = self._writer()
-        return self._is_waiting or (writer is not None and writer.is_healthy)
+        return self._is_waiting or (self._store is not None and self._store.is_healthy)
 
     def actions(self) -> Mapping[str, Action]:
         """See `pyryrelay.protocol.RunningProtocol`; the command ``pyryrelay nostr`` uses them."""

@@ -29,6 +29,7 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pyryrelay.runtime.process import why_not_started
 from pyryrelay.runtime.twisted_internals import set_read_bytes
 from pyryrelay.text import printable
 
@@ -285,7 +286,7 @@ def start_child(
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
-        child.failed(f"could not be started: {error.strerror}")
+        child.failed(why_not_started(error))
         return child
     with ours, theirs:
         for end in (ours, theirs):
@@ -294,7 +295,7 @@ def start_child(
         try:
             process = _spawn(reactor, arguments, [theirs.fileno(), *inherited], _Process(child, protocol.abort))
         except OSError as error:
-            child.failed(f"could not be started: {error.strerror}")
+            child.failed(why_not_started(error))
             return child
         child.started(process)
         reactor.adoptStreamConnection(ours.fileno(), ours.family, _SocketFactory(protocol))

@@ -1,8 +1,9 @@
-"""The process that the relay runs in: its signals, its start under twistd, and its memory management."""
+"""The process that the relay runs in: its signals, its start under twistd, its memory, its threads and children."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import signal
@@ -10,12 +11,18 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from pyryrelay.logger import Repeats
 from pyryrelay.runtime.twisted_internals import replace_stop_handlers, status_pipe
 
 __all__ = [
     "EarlySighup",
+    "Threads",
     "abort_start",
     "handle_rotation",
     "handle_signals",
@@ -23,7 +30,49 @@ __all__ = [
     "ignore_signals",
     "tune_gc",
     "tune_malloc",
+    "why_not_started",
 ]
+
+_log = Logger(namespace="pyryrelay")
+
+_RAISE_PROCESSES: Final = "raise the limit of processes: ulimit -u, LimitNPROC=, TasksMax="
+_FIXES: Final = {
+    errno.EAGAIN: _RAISE_PROCESSES,
+    errno.EMFILE: "raise the limit of open files: ulimit -n, LimitNOFILE=",
+    errno.ENOMEM: "raise the limit of memory: ulimit -v, MemoryMax=",
+}
+TELL_S: Final = 60.0
+"""Minimum interval between log lines about threads that cannot be started."""
+
+
+def why_not_started(error: OSError) -> str:
+    """Return why a process could not be started: one line, with what to do where a limit is reached."""
+    reason = error.strerror or str(error)
+    fix = _FIXES.get(error.errno or 0)
+    return f"could not be started: {reason} ({fix})" if fix else f"could not be started: {reason}"
+
+
+class Threads:
+    """Makes calls in the reactor's threads, and in this one if the system lets no thread be started.
+
+    So files are read and written then, too, though the reactor waits for that.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._repeats = Repeats(reactor.seconds, TELL_S)
+
+    def call(self, call: Callable[[], Any]) -> Deferred[Any]:
+        """Make a call, and return its result."""
+        pool = self._reactor.getThreadPool()
+        try:
+            return deferToThreadPool(self._reactor, pool, call)
+        except RuntimeError as error:
+            # The pool keeps threads that were not started, and could not wait for them at its end.
+            pool.threads[:] = [thread for thread in pool.threads if thread.ident is not None]
+            if self._repeats.due(str(error)) is not None:
+                _log.error("no thread can be started, so files delay clients: {problem}", problem=_RAISE_PROCESSES)
+            return execute(call)
 
 
 def abort_start(line: str, twistd_options: Mapping[str, Any]) -> None:

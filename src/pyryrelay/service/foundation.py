@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from pyryrelay import __version__
@@ -36,6 +35,7 @@ from pyryrelay.protocol import Page
 from pyryrelay.reload import Lists, Reloader
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.periodic import Periodic
+from pyryrelay.runtime.process import Threads
 from pyryrelay.service.certificates import acme_keeper, certificate_keeper, prepare_certificates
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Foundation:
         self._reactor = reactor
         # Before anything is scheduled: timers must not wait until a wall clock that was set back has caught up.
         follow_monotonic_clock(reactor)
+        self._threads = Threads(reactor)
         self._now = now
         self._times = times
         self._periodic = Periodic(reactor)
@@ -120,7 +121,7 @@ class Foundation:
 
     def _in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
         """Make a call in another thread, and return its result."""
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call)
+        return self._threads.call(call)
 
     def _new_listeners(self, is_passed: Callable[[str, Socket, Address], bool] | None = None) -> Listeners:
         files = None if self.certificates is None else self.certificates.files

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from pyryrelay.logger import Repeats
 from pyryrelay.workers.rpc import Rpc, RpcError
 
 __all__ = ["END_LOOK_S", "LOOK_S", "Process", "Starter", "State", "Supervisor", "WorkerStatus"]
@@ -36,6 +37,8 @@ supervisor that was stopped itself first reads the answers that have come meanwh
 END_LOOK_S: Final = 1.0
 END_MISSED: Final = 5
 """The same for workers that were told to end, which are asked oftener."""
+TELL_S: Final = 10.0
+"""Minimum interval between log lines about workers that end before they are ready, all for the same reason."""
 BACK_OFF_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """What the start waits for after so many workers of an index that ended before they were ready."""
 
@@ -116,6 +119,7 @@ class Supervisor:
         self._handlers: dict[str, Callable[[int, Mapping[str, Any]], Any]] = {"ready": self._said_ready}
         self._is_stopping = False
         self._is_ending = False
+        self._repeats = Repeats(reactor.seconds, TELL_S)
         self.restarts = 0
         """How many workers have ended without having been told to."""
         self.on_ready: list[Callable[[int], None]] = []
@@ -293,13 +297,17 @@ class Supervisor:
         self.restarts += 1
         worker.failures = 0 if was_ready else worker.failures + 1
         delay_s = BACK_OFF_S[min(worker.failures, len(BACK_OFF_S) - 1)]
-        _log.error(
-            "worker {worker} ended: {reason} (process {pid}); another one starts in {seconds} s",
-            worker=worker.index,
-            reason=outcome,
-            pid=pid,
-            seconds=delay_s,
-        )
+        left_out = 0 if was_ready else self._repeats.due(outcome)
+        if left_out is not None:
+            _log.error(
+                "worker {worker} ended: {reason} (process {pid}); another one starts in {seconds} s "
+                "({left_out} more left out)",
+                worker=worker.index,
+                reason=outcome,
+                pid=pid,
+                seconds=delay_s,
+                left_out=left_out,
+            )
         if delay_s:
             worker.timer = self._reactor.callLater(delay_s, self._begin, worker)
         else:

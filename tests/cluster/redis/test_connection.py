@@ -230,6 +230,24 @@ def test_a_server_without_tls_that_waits_for_more() -> None:
     assert case.ends == [NO_TLS]
 
 
+def test_answers_that_cannot_be_read_end_the_connection() -> None:
+    """A map whose keys are lists, which RESP3 has, raises no exception."""
+    case = Case()
+    outcome = case.send("A")
+    case.wire.answer(b"%1\r\n*1\r\n:1\r\n:2\r\n")
+    assert [str(error) for error in outcome] == case.ends
+    assert case.ends == ["it does not speak the protocol of Redis: an answer of RESP3, which was not asked for"]
+    assert case.wire.is_aborted
+
+
+def test_false_is_an_answer() -> None:
+    """That of RESP3 is not taken for one that has not arrived yet, with which all later ones would be misplaced."""
+    case = Case()
+    outcomes = [case.send("A"), case.send("B")]
+    case.wire.answer(b"#f\r\n:2\r\n")
+    assert outcomes == [[False], [2]]
+
+
 @pytest.mark.parametrize("data", [b"+nobody asked\r\n", b"HTTP/1.1 400 Bad Request\r\n"])
 def test_other_protocols_end_the_connection(data: bytes) -> None:
     """So does an answer to nothing."""

@@ -101,7 +101,12 @@ def test_a_failure() -> None:
     assert "deep inside" in json.loads(json_line(event) or "")["traceback"]
 
 
-@pytest.mark.parametrize("line", [b"", b"x", b"[]", b"{}", b'[1,"no level","","",{},""]', b'["a","info","","",{},""]'])
+NO_TIMES = [b'[%b,"info","","x",{},""]' % time for time in (b"NaN", b"1e999", b"-1", b"1e11")]
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"x", b"[]", b"{}", b'[1,"no level","","",{},""]', b'["a","info","","",{},""]', *NO_TIMES]
+)
 def test_other_lines(line: bytes) -> None:
     """What is no event is none."""
     assert event_of(line, 0) is None

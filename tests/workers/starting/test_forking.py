@@ -17,6 +17,7 @@ from tests.support.worker_processes import COMMAND, FakeProcess, StartingReactor
 
 from pyryrelay.handover.descriptors import receive_with_descriptors
 from pyryrelay.handover.successor import Command
+from pyryrelay.runtime.process import why_not_started
 from pyryrelay.workers.starting import forking
 from pyryrelay.workers.starting.fork_server import CONTROL, DESCRIPTORS, MODULE
 from pyryrelay.workers.starting.forking import AGAIN_S, CROWDED_S, FORK_S, LATE_S, LOAD_S, ForkingStarter, ForkServer
@@ -144,7 +145,7 @@ def test_a_worker_that_cannot_be_forked(place: Place) -> None:
     """It is reported as one that has ended."""
     place.start(1)
     place.servers[0].say("ready")
-    place.servers[0].say("failed", number=1, problem="no room")
+    place.servers[0].say("failed", number=1, problem="could not be started: no room")
     place.servers[0].say("forked", number=77, pid=1)
     place.reactor.advance(0)
     assert place.outcomes == ["could not be started: no room"]
@@ -285,7 +286,7 @@ def test_no_descriptors_are_left(place: Place, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "pipe", full)
     place.start(1)
     place.reactor.advance(0)
-    assert place.outcomes == ["could not be started: Too many open files"]
+    assert place.outcomes == [why_not_started(OSError(24, "Too many open files"))]
 
 
 def test_orphans_are_collected(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,7 +412,7 @@ def test_it_cannot_be_started() -> None:
     server = Server(reactor)
     assert server.server.pid == 0
     reactor.advance(0)
-    assert server.outcomes == ["could not be started: no room"]
+    assert server.outcomes == [why_not_started(OSError(11, "no room"))]
 
 
 def test_what_it_writes(server: Server) -> None:

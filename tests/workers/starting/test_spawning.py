@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.worker_processes import COMMAND, FakeProcess, StartingReactor, greeting
 
+from pyryrelay.runtime.process import why_not_started
 from pyryrelay.workers.starting.greeting import VARIABLE
 from pyryrelay.workers.starting.process import WorkerProcess
 from pyryrelay.workers.starting.spawning import SPARE_AFTER_S, SpawningStarter, spawn
@@ -60,7 +61,7 @@ def test_one_that_cannot_be_started(reactor: StartingReactor) -> None:
     starter(0, 1, outcomes.append)
     starter.stop()
     reactor.advance(0)
-    assert outcomes == ["could not be started: Resource temporarily unavailable"]
+    assert outcomes == [why_not_started(OSError(11, "Resource temporarily unavailable"))]
 
 
 def test_one_in_advance(reactor: StartingReactor) -> None:

@@ -33,6 +33,9 @@ LATE_S: Final = 2.0
 MAX_ANSWER_BYTES: Final = 64 * 1_048_576
 """How long an answer may be. Those who can write to the server could have it send anything."""
 
+_MORE: Final = object()
+"""In the place of an answer that has not arrived; False may be one."""
+
 
 class Surroundings(Protocol):
     """What a connection needs of the process."""
@@ -66,7 +69,7 @@ class Connection(TwistedProtocol):
         self._surroundings = surroundings
         self._answered = answered
         self._lost = lost
-        self._reader = hiredis.Reader(protocolError=DownError, replyError=AnswerError)
+        self._reader = hiredis.Reader(protocolError=DownError, replyError=AnswerError, notEnoughData=_MORE)
         self._waiting: deque[tuple[float, Deferred[Any]]] = deque()
         self._timer: IDelayedCall | None = None
         self._is_late = self._has_received = False
@@ -121,13 +124,21 @@ class Connection(TwistedProtocol):
         try:
             self._reader.feed(data)
             self._unfinished_bytes += len(data)
-            while self.is_open and (answer := self._reader.gets()) is not False:
+            while self.is_open and (answer := self._next()) is not _MORE:
                 self._unfinished_bytes = 0
                 self._give(answer)
             if self._unfinished_bytes > MAX_ANSWER_BYTES:
                 self.abort(f"an answer has more than {MAX_ANSWER_BYTES} bytes")
         except DownError as error:
             self.abort(f"it does not speak the protocol of Redis: {error}")
+
+    def _next(self) -> Any:
+        """Return the next answer, or `_MORE`. Raises `DownError` if it is none."""
+        try:
+            return self._reader.gets()
+        except TypeError:
+            # It makes dictionaries and sets of RESP3's, also of those whose keys cannot be any.
+            raise DownError("an answer of RESP3, which was not asked for") from None
 
     def _give(self, answer: Any) -> None:
         if not self._waiting:

@@ -80,3 +80,8 @@ class Store:
     writer: StoreWriter
     readers: StoreReaders
     verifiers: Verifiers
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether events can be verified, stored and read; where one of these fails, clients are refused."""
+        return self.writer.is_healthy and self.readers.is_available and self.verifiers.is_available

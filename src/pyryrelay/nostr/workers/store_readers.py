@@ -222,6 +222,11 @@ class StoreReaders:
         """Number of queries that run or wait."""
         return sum(len(reader.queries) for reader in self._readers)
 
+    @property
+    def is_available(self) -> bool:
+        """Whether queries can be run now, or in the next turn of the reactor."""
+        return any(reader.process.is_available for reader in self._readers)
+
     def start(self) -> None:
         """Start the readers' processes; the store must exist."""
         for reader in self._readers:

@@ -117,7 +117,7 @@ class Verifiers:
         The verdicts are whole numbers; None means that they could not be verified. Answers to different calls may come
         in another order than the calls.
         """
-        if not self._is_available:
+        if not self.is_available:
             self._services.call_later(0, lambda: done(None))
             return
         self._waiting.append(_Waiting("".join(chain.from_iterable(items)), len(items), done))
@@ -131,7 +131,8 @@ class Verifiers:
         return DeferredList([verifier.gone for verifier in self._verifiers]).addCallback(lambda results: None)
 
     @property
-    def _is_available(self) -> bool:
+    def is_available(self) -> bool:
+        """Whether events can be verified now, or in the next turn of the reactor."""
         return any(verifier.process.is_available for verifier in self._verifiers)
 
     def _send_waiting(self) -> None:
@@ -161,7 +162,7 @@ class Verifiers:
 
     def _lost(self, delay_s: float) -> None:
         """Fail what waits if no verifier is left, and none is started at once."""
-        if delay_s and not self._is_available:
+        if delay_s and not self.is_available:
             waiting, self._waiting = self._waiting, deque()
             for lost in waiting:
                 lost.done(None)

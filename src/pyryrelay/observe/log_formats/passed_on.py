@@ -30,6 +30,8 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _MARK: Final = b"\0"
 MAX_BLOCK_BYTES: Final = 16 * 1024 * 1024
 """The largest block that is believed to be one."""
+_NO_TIME_S: Final = 1e11
+"""Years that have more than four digits cannot be written."""
 _MAX_DIGITS: Final = len(str(MAX_BLOCK_BYTES))
 
 
@@ -80,6 +82,8 @@ def event_of(line: bytes, worker: int) -> LogEvent | None:
         time_s, level, logger, format_, fields, traceback = json.loads(line)
         event: dict[str, Any] = dict(fields)
         event["log_time"] = float(time_s)
+        if not 0 <= event["log_time"] < _NO_TIME_S:
+            return None
         event["log_level"] = LogLevel.lookupByName(level)
     except Exception:  # of any kind: the line may be anything
         return None

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from pyryrelay.handover.descriptors import DescriptorError, receive_with_descriptors
+from pyryrelay.runtime.process import why_not_started
 
 __all__ = ["CONTROL", "DESCRIPTORS", "MODULE", "encoded", "serve_forks"]
 
@@ -47,7 +48,7 @@ def serve_forks(control: socket.socket) -> int | None:
         try:
             pid = fork_orphan()
         except OSError as error:
-            _say(control, {"type": "failed", "number": number, "problem": error.strerror})
+            _say(control, {"type": "failed", "number": number, "problem": why_not_started(error)})
         else:
             if pid is None:
                 return _become_worker(control, descriptors)

@@ -31,7 +31,9 @@ from twisted.python.failure import Failure
 from pyryrelay.handover.descriptors import send_with_descriptors
 from pyryrelay.handover.link import Link
 from pyryrelay.handover.successor import Command
+from pyryrelay.logger import Repeats
 from pyryrelay.runtime.child_process import ErrorLines, blocked_signals, outcome_of
+from pyryrelay.runtime.process import why_not_started
 from pyryrelay.runtime.twisted_internals import AdoptedProcess, collect_orphans
 from pyryrelay.workers.starting.fork_server import CONTROL, MODULE, encoded
 from pyryrelay.workers.starting.greeting import WorkerGreeting
@@ -51,6 +53,8 @@ _BLOCKED: Final = BLOCKED | {signal.SIGTERM}
 CROWDED_S: Final = 0.5
 """What is waited for if there is no room for the descriptors of a worker."""
 AGAIN_S: Final = 1.0
+TELL_S: Final = 10.0
+"""Minimum interval between log lines about processes that end before they have loaded all modules."""
 MAX_AGAIN_S: Final = 60.0
 """What the next one waits for, if one has ended before it had loaded all modules: longer each time. A worker that is to
 be forked waits for nothing of that."""
@@ -107,7 +111,7 @@ class ForkServer(ProcessProtocol):
                     )
             except OSError as error:
                 ours.close()
-                self._reactor.callLater(0, self._over, f"could not be started: {error.strerror}")
+                self._reactor.callLater(0, self._over, why_not_started(error))
                 return
         self._errors.name = f"process {self.pid}"
         self._end = ours.dup()
@@ -275,6 +279,7 @@ class ForkingStarter:
         self._timer: Any = None
         self._failures = 0
         self._is_stopped = False
+        self._repeats = Repeats(reactor.seconds, TELL_S)
         self.on_crowded: Callable[[], None] = _nothing
         """See `ForkServer`."""
 
@@ -285,7 +290,7 @@ class ForkingStarter:
         try:
             request = _Request.of(process, lambda: self._greeting(index, boot))
         except OSError as error:
-            process.not_started(f"could not be started: {error.strerror}")
+            process.not_started(why_not_started(error))
             return process
         number = next(self._numbers)
         self._requests[number] = request
@@ -371,7 +376,7 @@ class ForkingStarter:
                 self._forked(request, message["pid"])
             else:
                 request.close()
-                request.process.not_started(f"could not be started: {message.get('problem')}")
+                request.process.not_started(str(message.get("problem")))
 
     def _forked(self, request: _Request, pid: int) -> None:
         request.close_theirs()
@@ -385,7 +390,8 @@ class ForkingStarter:
         if self._is_stopped or server is not self._server:
             return
         self._server = None
-        _log.error("the process that workers are forked from ended: {reason}; another one starts", reason=outcome)
+        if server.is_ready or self._repeats.due(outcome) is not None:
+            _log.error("the process that workers are forked from ended: {reason}; another one starts", reason=outcome)
         if self._next is not None:
             self._replace()
         elif server.is_ready:
@@ -401,7 +407,7 @@ class ForkingStarter:
         try:
             again = _Request.of(request.process, request.greeting)
         except OSError as error:
-            request.process.not_started(f"could not be started: {error.strerror}")
+            request.process.not_started(why_not_started(error))
         else:
             self._requests[next(self._numbers)] = again
 

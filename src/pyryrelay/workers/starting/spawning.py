@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pyryrelay.handover.successor import Command
 from pyryrelay.runtime.child_process import blocked_signals
+from pyryrelay.runtime.process import why_not_started
 from pyryrelay.workers.starting.greeting import VARIABLE, WorkerGreeting
 from pyryrelay.workers.starting.process import BLOCKED, WorkerProcess, drop_lines
 
@@ -41,7 +42,7 @@ def spawn(reactor: Any, command: Command, worker: WorkerProcess) -> None:
                 )
         except OSError as error:
             ours.close()
-            worker.not_started(f"could not be started: {error.strerror}")
+            worker.not_started(why_not_started(error))
             return
     worker.has_started(process, ours)
 
