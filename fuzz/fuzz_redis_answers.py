@@ -35,7 +35,7 @@ class Server:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.wire = StringTransport()  # type: ignore[no-untyped-call]
+        self.wire = StringTransport()
         self.wire.abortConnection = lambda: None  # type: ignore[method-assign]
         self.connection: Connection | None = None
         self.client = RedisClient(self.connect, lambda: ("HELLO", "2"), self, lambda problem: None)

@@ -19,18 +19,20 @@ from pyryrelay.handover.link import Greeting
 from pyryrelay.handover.predecessor import VARIABLE
 from pyryrelay.handover.successor import START_TIMEOUT_S, Command, Successor
 from pyryrelay.listen.inherited import Inherited
+from pyryrelay.runtime.process import why_not_started
 
 
 class Reactor(Clock):
     """Starts processes in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_full: bool = False) -> None:
         super().__init__()
         self.started: list[dict[str, Any]] = []
         self.killed: list[str] = []
         self.transport = StringTransport()
         self.pid = 8
         self.link: Any = None
+        self.is_full = is_full
 
     def spawnProcess(self, protocol: Any, program: str, arguments: list[str], **others: Any) -> Reactor:  # noqa: N802
         self.started.append({"program": program, "arguments": arguments, **others})
@@ -40,6 +42,8 @@ class Reactor(Clock):
         self.killed.append(name)
 
     def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:  # noqa: N802
+        if self.is_full:
+            raise OSError(24, "Too many open files")
         self.link = factory.buildProtocol(None)
         self.link.makeConnection(self.transport)
 
@@ -47,8 +51,8 @@ class Reactor(Clock):
 class Place:
     """A successor that was started, and what it has reported."""
 
-    def __init__(self) -> None:
-        self.reactor = Reactor()
+    def __init__(self, *, is_full: bool = False) -> None:
+        self.reactor = Reactor(is_full=is_full)
         self.events: list[object] = []
         self.answer: bytes | Deferred[bytes] | None = b"yes"
         command = Command(("-m", "pyryrelay", "run"), "/srv", {"HOME": "/"})
@@ -186,3 +190,24 @@ def test_what_it_is_told(place: Place) -> None:
     wire = place.reactor.transport.value()
     assert b'{"type":"take","jail":[],"reload":false}' in wire
     assert b'{"type":"released","protocol":"nostr"}' in wire
+
+
+def test_no_descriptor_is_left_for_the_link() -> None:
+    """The process is killed: it would take this one for gone, and become a relay beside it."""
+    place = Place(is_full=True)
+    assert place.events == [("failed", why_not_started(OSError(24, "Too many open files")))]
+    assert place.reactor.killed == ["KILL"]
+    place.end(0, 9)
+    assert len(place.events) == 1
+
+
+def test_no_descriptor_is_left_for_the_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started."""
+
+    def full() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("pyryrelay.handover.successor.socket.socketpair", full)
+    place = Place()
+    assert place.events == [("failed", why_not_started(OSError(24, "Too many open files")))]
+    assert place.reactor.started == []

@@ -31,6 +31,7 @@ from pyryrelay.runtime.child_process import (
     FrameReader,
     start_child,
 )
+from pyryrelay.runtime.process import why_not_started
 
 
 class Transport(StringTransport):
@@ -63,6 +64,7 @@ class Reactor(Clock):
         self.transport = Transport()
         self.signals: list[str] = []
         self.triggers: list[Callable[[], None]] = []
+        self.is_full = False
 
     def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> Callable[[], None]:  # noqa: N802
         assert (phase, event) == ("after", "shutdown")
@@ -84,6 +86,8 @@ class Reactor(Clock):
         self.signals.append(name)
 
     def adoptStreamConnection(self, descriptor: int, family: int, factory: Factory) -> None:  # noqa: N802
+        if self.is_full:
+            raise OSError(24, "Too many open files")
         assert family == socket.AF_UNIX
         assert not os.get_blocking(descriptor)
         self.socket: Any
@@ -192,6 +196,18 @@ def test_a_process_that_cannot_be_started(reactor: Reactor) -> None:
         "could not be started: Resource temporarily unavailable "
         "(raise the limit of processes: ulimit -u, LimitNPROC=, TasksMax=)"
     ]
+    assert not reactor.getDelayedCalls()
+
+
+def test_a_process_that_cannot_be_talked_to(reactor: Reactor) -> None:
+    """Without a descriptor for the connection it is killed, and its end says why."""
+    reactor.is_full = True
+    started = Started(reactor)
+    started.child.send(b"one")
+    assert reactor.signals == ["KILL"]
+    assert started.ended == []
+    reactor.exit(ProcessTerminated(None, 9))
+    assert started.ended == [why_not_started(OSError(24, "Too many open files"))]
     assert not reactor.getDelayedCalls()
 
 

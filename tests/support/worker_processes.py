@@ -52,6 +52,8 @@ class StartingReactor(Clock):
         self.links: list[Any] = []
         self.kept: list[socket.socket] = []
         self.error: OSError | None = None
+        self.is_full = False
+        """Whether no descriptor is left for a connection."""
 
     def spawnProcess(  # noqa: N802
         self, protocol: Any, program: str, arguments: list[str], **others: Any
@@ -67,6 +69,8 @@ class StartingReactor(Clock):
 
     def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:  # noqa: N802
         """Make a link over it, without a socket."""
+        if self.is_full:
+            raise OSError(24, "Too many open files")
         link = factory.buildProtocol(None)
         link.makeConnection(StringTransport())
         self.links.append(link)

@@ -40,8 +40,11 @@ class Reactor(Clock):
         super().__init__()
         self.transport: Any = Transport()  # type: ignore[no-untyped-call]
         self.protocol: Any = None
+        self.is_full = False
 
     def adoptStreamConnection(self, descriptor: int, family: int, factory: Factory) -> None:  # noqa: N802
+        if self.is_full:
+            raise OSError(24, "Too many open files")
         assert family == socket.AF_UNIX
         assert not os.get_blocking(descriptor)
         self.protocol = factory.buildProtocol(UNIXAddress(None))
@@ -64,6 +67,22 @@ class Told:
         self.received: list[bytes] = []
         self.ended: list[str] = []
         self.child = connect(reactor, address, self.received.append, self.ended.append)
+
+
+def test_no_descriptor_is_left(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for the socket nor for the reactor's copy: this is reported like any other failure."""
+    reactor = Reactor()
+    reactor.is_full = True
+    told = Told(reactor, address)
+
+    def full(*arguments: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("pyryrelay.workers.shared_child.socket.socket", full)
+    late = Told(reactor, address)
+    assert told.ended == late.ended == []
+    reactor.advance(0)
+    assert told.ended == late.ended == ["no connection to s: Too many open files"]
 
 
 def test_frames_go_both_ways(address: str) -> None:

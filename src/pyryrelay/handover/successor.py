@@ -99,16 +99,18 @@ class Successor(ProcessProtocol):
 
     def start(self) -> None:
         """Start the process. A failure is reported at once, or later."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
+        try:
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
                 send_greeting(ours, self._greeting)
                 self._process = self._spawn(theirs)
-            except (GreetingError, OSError) as error:
-                ours.close()
-                self._fail(why_not_started(error) if isinstance(error, OSError) else str(error))
-                return
-        self._link = Link.over(self._reactor, ours, self._received, self._disconnected)
+                self._link = Link.over(self._reactor, ours, self._received, self._disconnected)
+        except (GreetingError, OSError) as error:
+            if self._process is not None:
+                # Left alone, it would take this process for gone, and take over.
+                self._kill()
+            self._fail(why_not_started(error) if isinstance(error, OSError) else str(error))
+            return
         self._timeout = self._reactor.callLater(START_TIMEOUT_S, self._timed_out)
 
     def _spawn(self, end: socket.socket) -> Any:

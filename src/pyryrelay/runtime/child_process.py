@@ -140,6 +140,7 @@ class ChildProcess:
         self.process: Any = None
         self.transport: Any = None
         self._exit: str | None = None
+        self._problem = ""
         self._is_disconnected = False
         self._has_ended = False
         self._deadline: IDelayedCall | None = None
@@ -183,6 +184,11 @@ class ChildProcess:
         self._exit, self._is_disconnected = problem, True
         self._within(0, lambda: self._settle(self._kill))
 
+    def unreachable(self, problem: str) -> None:
+        """Record that the process runs, but cannot be talked to. It is killed, and has ended for that reason."""
+        self._problem, self._is_disconnected = problem, True
+        self._kill()
+
     def _settle(self, otherwise: Callable[[], None]) -> None:
         if self._exit is None or not self._is_disconnected:
             self._within(EXIT_S, otherwise)
@@ -192,7 +198,7 @@ class ChildProcess:
             self._has_ended = True
             if self._trigger is not None:
                 self._reactor.removeSystemEventTrigger(self._trigger)
-            self._ended(self._exit)
+            self._ended(self._problem or self._exit)
 
     def _within(self, seconds: float, call: Callable[[], None]) -> None:
         self._cancel()
@@ -298,7 +304,11 @@ def start_child(
             child.failed(why_not_started(error))
             return child
         child.started(process)
-        reactor.adoptStreamConnection(ours.fileno(), ours.family, _SocketFactory(protocol))
+        try:
+            reactor.adoptStreamConnection(ours.fileno(), ours.family, _SocketFactory(protocol))
+        except OSError as error:
+            child.unreachable(why_not_started(error))
+            return child
     child.transport = protocol.transport
     return child
 

@@ -93,13 +93,12 @@ def connect(reactor: Any, address: str, received: Callable[[bytes], None], ended
     Never raises: if there is no connection, ``ended`` is called in a later turn.
     """
     child = SharedChild(reactor, received, ended)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-        end.setblocking(False)
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+            end.setblocking(False)
             end.connect(address)
-        except OSError as error:
-            child.failed(f"no connection to {os.path.basename(address)}: {error.strerror}")
-            return child
-        reactor.adoptStreamConnection(end.fileno(), end.family, _Factory(child))
+            reactor.adoptStreamConnection(end.fileno(), end.family, _Factory(child))
+    except OSError as error:
+        child.failed(f"no connection to {os.path.basename(address)}: {error.strerror}")
     return child

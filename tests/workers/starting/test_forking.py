@@ -415,6 +415,29 @@ def test_it_cannot_be_started() -> None:
     assert server.outcomes == [why_not_started(OSError(11, "no room"))]
 
 
+@pytest.mark.parametrize("is_started", [False, True])
+def test_no_descriptor_is_left_for_it(is_started: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is raised; a process that cannot be talked to is killed, and reported when it has ended."""
+    reactor = StartingReactor()
+    reactor.is_full = True
+    if not is_started:
+        monkeypatch.setattr("pyryrelay.workers.starting.forking.socket.socketpair", full)
+    server = Server(reactor)
+    for process in reactor.started:
+        assert process.signals == ["KILL"]
+        process.end()
+    reactor.advance(0)
+    assert len(reactor.started) == is_started
+    assert server.outcomes == [why_not_started(OSError(24, "Too many open files"))]
+    assert not reactor.getDelayedCalls()
+    reactor.close()
+
+
+def full() -> None:
+    """Make no sockets."""
+    raise OSError(24, "Too many open files")
+
+
 def test_what_it_writes(server: Server) -> None:
     """A traceback of modules that cannot be loaded is logged."""
     with captured() as log:

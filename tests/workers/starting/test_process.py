@@ -98,6 +98,17 @@ def test_one_that_is_killed_before_it_is_there(early: Place) -> None:
     assert len(early.outcomes) == 1
 
 
+def test_one_that_cannot_be_connected(early: Place) -> None:
+    """Without a descriptor for the reactor's copy of the connection it is killed."""
+    early.reactor.is_full = True
+    early.worker.has_started(early.process, early.ours)
+    early.worker.greet(greeting(1, 5))
+    early.reactor.advance(0)
+    assert early.process.signals == ["KILL"]
+    assert early.outcomes == ["the sockets cannot be passed: Too many open files"]
+    assert early.ours.fileno() == -1
+
+
 def test_one_that_does_not_listen(early: Place) -> None:
     """It cannot become a worker, so it is killed."""
     early.theirs.close()

@@ -101,3 +101,19 @@ def test_no_more_in_advance(reactor: StartingReactor, is_early: bool) -> None:
     starter.stop()
     reactor.advance(10 * SPARE_AFTER_S)
     assert [process.signals for process in reactor.started] == ([[]] if is_early else [[], ["KILL"]])
+
+
+def test_no_descriptor_is_left(reactor: StartingReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported as a worker that has ended, and nothing is started."""
+
+    def full() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("pyryrelay.workers.starting.spawning.socket.socketpair", full)
+    outcomes: list[str] = []
+    starter = SpawningStarter(reactor, COMMAND, greeting)
+    starter(0, 1, outcomes.append)
+    starter.stop()
+    reactor.advance(0)
+    assert set(outcomes) == {why_not_started(OSError(24, "Too many open files"))}
+    assert reactor.started == []

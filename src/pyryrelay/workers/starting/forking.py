@@ -80,6 +80,7 @@ class ForkServer(ProcessProtocol):
         self._end: socket.socket | None = None
         self._timer: Any = None
         self._asked = 0
+        self._problem = ""
         self._is_over = False
         self.is_ready = False
         self.on_crowded: Callable[[], None] = _nothing
@@ -94,29 +95,35 @@ class ForkServer(ProcessProtocol):
 
     def start(self, command: Command) -> None:
         """Start the process."""
-        ours, theirs = socket.socketpair()
+        try:
+            self._spawn(command)
+        except OSError as error:
+            self._problem = why_not_started(error)
+            self.kill()
+            if self._process is None:
+                self._reactor.callLater(0, self._over, "")
+            return
+        self._wait(LOAD_S)
+
+    def _spawn(self, command: Command) -> None:
+        """Start the process, and connect it. Raises `OSError`, perhaps behind its start."""
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         words = [*flags, "-P", "-m", MODULE, str(os.getpid()), *command.words]
-        with theirs:
-            try:
-                # SIGTERM, too: a service manager sends it to everybody, and then no other one shall be started.
-                with open(os.devnull, "rb") as nothing, blocked_signals(_BLOCKED):
-                    self._process = self._reactor.spawnProcess(
-                        self,
-                        sys.executable,
-                        [sys.executable, *words],
-                        env=dict(command.environ),
-                        path=command.directory,
-                        childFDs={0: nothing.fileno(), 1: "r", 2: "r", CONTROL: theirs.fileno()},
-                    )
-            except OSError as error:
-                ours.close()
-                self._reactor.callLater(0, self._over, why_not_started(error))
-                return
-        self._errors.name = f"process {self.pid}"
-        self._end = ours.dup()
-        Link.over(self._reactor, ours, self._said, self.kill)
-        self._wait(LOAD_S)
+        ours, theirs = socket.socketpair()
+        # SIGTERM, too: a service manager sends it to everybody, and then no other one shall be started.
+        with ours, theirs, open(os.devnull, "rb") as nothing:
+            with blocked_signals(_BLOCKED):
+                self._process = self._reactor.spawnProcess(
+                    self,
+                    sys.executable,
+                    [sys.executable, *words],
+                    env=dict(command.environ),
+                    path=command.directory,
+                    childFDs={0: nothing.fileno(), 1: "r", 2: "r", CONTROL: theirs.fileno()},
+                )
+            self._errors.name = f"process {self.pid}"
+            self._end = ours.dup()
+            Link.over(self._reactor, ours, self._said, self.kill)
 
     def fork(self, number: int, descriptors: list[int]) -> bool:
         """Ask for a worker that has these descriptors; the answer has the number.
@@ -180,7 +187,7 @@ class ForkServer(ProcessProtocol):
         if not self._is_over:
             self._is_over = True
             self.kill()
-            self._ended(self, outcome)
+            self._ended(self, self._problem or outcome)
 
     # Called by Twisted
 

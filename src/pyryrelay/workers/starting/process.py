@@ -96,6 +96,7 @@ class WorkerProcess(ProcessProtocol):
             return
         try:
             send_greeting(end, greeting)
+            self.rpc.connect(self._reactor, end)
         except OSError as error:
             end.close()
             self._outcome = self._outcome or f"the sockets cannot be passed: {error.strerror or error}"
@@ -103,7 +104,6 @@ class WorkerProcess(ProcessProtocol):
             self._report_later()
             return
         self.rpc.on_lost.append(self._disconnected)
-        self.rpc.connect(self._reactor, end)
 
     def kill(self) -> None:
         """End the process at once, whatever it does; one that is not there yet ends when it is."""

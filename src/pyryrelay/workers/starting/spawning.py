@@ -6,6 +6,7 @@ waits for the greeting, so that a worker that was killed is replaced sooner. Tim
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -26,24 +27,26 @@ SPARE_AFTER_S: Final = 1.0
 
 def spawn(reactor: Any, command: Command, worker: WorkerProcess) -> None:
     """Start the process of a worker, by the same command as this one. A failure is reported to ``worker``."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        environ = {**command.environ, VARIABLE: f"{os.getpid()}:{theirs.fileno()}"}
-        arguments = [sys.executable, *command.arguments]
+    arguments = [sys.executable, *command.arguments]
+    with contextlib.ExitStack() as opened:
         try:
-            with open(os.devnull, "rb") as nothing, blocked_signals(BLOCKED):
+            ours, theirs = map(opened.enter_context, socket.socketpair())
+            nothing = opened.enter_context(open(os.devnull, "rb"))
+            with blocked_signals(BLOCKED):
                 process = reactor.spawnProcess(
                     worker,
                     sys.executable,
                     arguments,
-                    env=environ,
+                    env={**command.environ, VARIABLE: f"{os.getpid()}:{theirs.fileno()}"},
                     path=command.directory,
                     childFDs={0: nothing.fileno(), 1: "r", 2: "r", theirs.fileno(): theirs.fileno()},
                 )
         except OSError as error:
-            ours.close()
             worker.not_started(why_not_started(error))
             return
+        theirs.close()
+        nothing.close()
+        opened.pop_all()
     worker.has_started(process, ours)
 
 
