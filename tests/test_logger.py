@@ -8,7 +8,7 @@ from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel
 
-from pyryrelay.logger import ErrbackLogger, Repeats, UnfilteredLogger
+from pyryrelay.logger import MAX_THINGS, ErrbackLogger, Repeats, UnfilteredLogger
 
 _log = UnfilteredLogger(namespace="pyryrelay")
 UNIQUE = ("log_time", "log_logger")
@@ -46,9 +46,11 @@ def test_a_failure_is_logged_and_handled() -> None:
 
 
 def test_lines_that_repeat_are_left_out() -> None:
-    """One is due when the interval is over, or when it is about something else; it says how many were left out."""
+    """One is due when the interval is over, or when it is about something new; it says how many were left out."""
     clock = Clock()
     repeats = Repeats(clock.seconds, 10.0)
     assert [repeats.due("a") for _ in range(3)] == [0, None, None]
     clock.advance(10.0)
-    assert [repeats.due(what) for what in ("a", "a", "b", "b", "a")] == [2, None, 1, None, 1]
+    assert [repeats.due(what) for what in ("a", "a", "b", "b", "a")] == [2, None, 1, None, None]
+    clock.advance(10.0)
+    assert [repeats.due(str(number)) for number in range(MAX_THINGS + 1)] == [2, *[0] * (MAX_THINGS - 1), None]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
+
+MAX_THINGS: Final = 10
+"""Things that `Repeats` has lines about in one interval; a reason may hold a number that is never the same."""
 
 
 class UnfilteredLogger(Logger):
@@ -40,19 +44,16 @@ class Repeats:
         """``interval_s`` is the minimum interval between two lines about the same thing."""
         self._now = now
         self._interval_s = interval_s
-        self._what = ""
-        self._told_s = 0.0
+        self._told_s: dict[str, float] = {}
         self._left_out = 0
 
     def due(self, what: str) -> int | None:
-        """Return how many lines were left out before the one about ``what``; None if that is to be left out, too.
-
-        Only the last thing is remembered: lines about two things in turn are all due.
-        """
+        """Return how many lines were left out before the one about ``what``; None if that is to be left out, too."""
         now = self._now()
-        if what == self._what and now - self._told_s < self._interval_s:
+        self._told_s = {told: at_s for told, at_s in self._told_s.items() if now - at_s < self._interval_s}
+        if what in self._told_s or len(self._told_s) >= MAX_THINGS:
             self._left_out += 1
             return None
         left_out, self._left_out = self._left_out, 0
-        self._what, self._told_s = what, now
+        self._told_s[what] = now
         return left_out

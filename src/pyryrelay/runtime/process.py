@@ -71,7 +71,7 @@ class Threads:
             # The pool keeps threads that were not started, and could not wait for them at its end.
             pool.threads[:] = [thread for thread in pool.threads if thread.ident is not None]
             if self._repeats.due(str(error)) is not None:
-                _log.error("no thread can be started, so files delay clients: {problem}", problem=_RAISE_PROCESSES)
+                _log.error("no thread can be started, so files delay clients: {reason}", reason=_RAISE_PROCESSES)
             return execute(call)
 
 
