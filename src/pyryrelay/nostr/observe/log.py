@@ -13,8 +13,8 @@ from pyryrelay.protocol import LineWriter
 
 _log = UnfilteredLogger(namespace="pyryrelay")
 
-LOG_FIELDS: Final[frozenset[str]] = frozenset()
-"""The fields of these lines that no other room uses: none."""
+LOG_FIELDS: Final = frozenset({"until_s"})
+"""The fields of these lines that no other room uses."""
 
 
 class NostrLog:
