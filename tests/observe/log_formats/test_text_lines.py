@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.logger import LogLevel, formatEventAsClassicLogText
 
@@ -29,6 +29,7 @@ EVENTS = st.fixed_dictionaries(
 
 
 @given(event=EVENTS)
+@example({"log_format": "{a} ", "a": "x", "log_level": LogLevel.info, "log_time": 1.9999995231628418})
 def test_any_line(event: dict[str, Any]) -> None:
     """It is what Twisted writes, whatever a format shows."""
     assert text_line(event) == formatEventAsClassicLogText(event)

@@ -21,7 +21,10 @@ def text_line(event: LogEvent) -> str | None:
     if system is None:
         level = event.get("log_level")
         system = f"{event.get('log_namespace', '-')}#{'-' if level is None else level.name}"
-    text = f"{_time_of(floor(time_s))} [{system}] {event['log_format'].format_map(fields)}"
+    second = floor(time_s)
+    # Twisted rounds to microseconds before it cuts them off.
+    second += round((time_s - second) * 1e6) == 1_000_000
+    text = f"{_time_of(second)} [{system}] {event['log_format'].format_map(fields)}"
     return text.replace("\n", "\n\t") + "\n"
 
 
