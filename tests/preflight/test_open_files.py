@@ -46,6 +46,7 @@ def test_how_many_files_are_needed() -> None:
     assert files_needed(limits) == 10_000 + 2 * 1_024 + OTHER_FILES
     # One of several processes also serves what others have accepted.
     assert files_needed(limits, 4) == 2 * 10_000 + 4 + 2 * 1_024 + OTHER_FILES
+    assert files_needed(limits, is_instance=True) == 3 * 10_000 + 2 * 1_024 + OTHER_FILES
     assert OTHER_FILES > 0
 
 

@@ -15,14 +15,16 @@ OTHER_FILES = 64
 """Open files besides connections: listeners, logs, and those of the reactor."""
 
 
-def files_needed(limits: LeaseLimits, workers: int = 1) -> int:
+def files_needed(limits: LeaseLimits, workers: int = 1, *, is_instance: bool = False) -> int:
     """Return how many files are open if every cap is reached, with as many lingering refusals as handshakes.
 
     One of several ``workers`` also serves connections that others have accepted, about as many as it passes on, and has
-    a socket to each of the others.
+    a socket to each of the others. An instance of a cluster has a second socket for each connection that it passes on,
+    and about as many arrive from the others.
     """
     passed = 0 if workers == 1 else limits.max_connections + workers
-    return limits.max_connections + passed + 2 * limits.max_handshakes + OTHER_FILES
+    spliced = 2 * limits.max_connections if is_instance else 0
+    return limits.max_connections + passed + spliced + 2 * limits.max_handshakes + OTHER_FILES
 
 
 def open_files(needed: int) -> Iterator[Finding]:
