@@ -33,7 +33,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "jail": "show, jail and release clients",
     "explain": "explain whether a client is admitted, and why not",
     "whoami": "explain how the client address is derived",
-    "cluster": "list the instances of the cluster, find one, or move keys to others",
+    "cluster": "show the cluster and what is wrong with it, find an instance, or move keys to others",
     "config": "show the effective settings, or convert them",
     "reload": "read the configuration and the list files again",
     "upgrade": "start another process on the same ports, and drain this one",
