@@ -88,17 +88,26 @@ def test_a_worker_that_is_killed(relay: Relay) -> None:
 
 def test_a_worker_that_hangs(relay: Relay) -> None:
     """It is shown as silent, delays nothing for long, and is back as soon as it goes on."""
+    until(lambda: _is_shown_as_silent(relay), "a worker is shown as silent before another one takes its place")
+    serving(relay)
+
+
+def _is_shown_as_silent(relay: Relay) -> bool:
+    """Stop a worker, and check what is shown; return whether all of it was seen before the supervisor replaced it."""
     pid = workers(relay)[0]["pid"]
     os.kill(pid, signal.SIGSTOP)
     try:
-        until(lambda: states(relay) == ["silent", "running"], "the worker is silent")
-        assert get(relay, "/healthz")["workers_ready"] == 1
-        metrics = relay.metrics()
+        until(lambda: workers(relay)[0]["pid"] != pid or states(relay) == ["silent", "running"], "it is silent")
+        ready, metrics = get(relay, "/healthz")["workers_ready"], relay.metrics()
+        if workers(relay)[0]["pid"] != pid:
+            return False
+        assert ready == 1
         assert metrics['pyryrelay_worker_up{worker="0"}'] == 0
         assert 'pyryrelay_uptime_seconds{worker="0"}' not in metrics
+        return True
     finally:
-        os.kill(pid, signal.SIGCONT)
-    serving(relay)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_the_jail_and_explain(relay: Relay) -> None:
