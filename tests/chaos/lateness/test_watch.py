@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.chaos.lateness.late import REDIS, SWITCH, Late
 from tests.chaos.lateness.watch import Watch
 from tests.chaos.timeline import Fault
-from tests.end_to_end.harness import eventually
+from tests.end_to_end.harness import asynchronous, eventually
 from tests.support.redis_server import RedisServer, needs_redis, running
 
 STOPPED_S = 0.3
@@ -41,11 +41,12 @@ async def _watched(redis: RedisServer) -> tuple[Watch, Fault]:
 
 
 @needs_redis
-def test_a_redis_that_does_not_answer_is_late(tmp_path: Path) -> None:
+@asynchronous
+async def test_a_redis_that_does_not_answer_is_late(tmp_path: Path) -> None:
     """Unless that was done on purpose."""
     redis = RedisServer(tmp_path)
     with running(redis):
-        watch, fault = asyncio.run(_watched(redis))
+        watch, fault = await _watched(redis)
     late = next(late for late in watch.lates([]) if late.place == REDIS)
     assert fault.since - 0.1 <= late.since < late.until <= fault.until + 0.1
     assert _is_late(watch, [fault._replace(what="a")])
