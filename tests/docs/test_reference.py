@@ -204,7 +204,7 @@ def test_http_answers_name_the_limits_that_are() -> None:
 
 def test_the_service_page_knows_how_many_files_are_needed() -> None:
     """docs/howto/run-as-a-service.md adds to --max-connections what the preflight adds."""
-    spare = files_needed(LeaseLimits()) - LeaseLimits().max_connections
+    spare = files_needed(LeaseLimits(), Settings()) - LeaseLimits().max_connections
     assert f"`max-connections` + {spare} files" in (DOCS / "howto/run-as-a-service.md").read_text(encoding="utf-8")
 
 

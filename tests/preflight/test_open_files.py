@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from pyryrelay.guard import LeaseLimits
+from pyryrelay.mounts import Settings
 from pyryrelay.preflight.open_files import OTHER_FILES, files_needed, open_files, raise_open_files
 
 INFINITY = resource.RLIM_INFINITY
@@ -43,10 +44,10 @@ def installed(monkeypatch: pytest.MonkeyPatch, limits: Limits) -> Limits:
 def test_how_many_files_are_needed() -> None:
     """The needed files are connections, handshakes with lingering refusals, and some for the relay itself."""
     limits = LeaseLimits(max_connections=10_000, max_handshakes=1_024)
-    assert files_needed(limits) == 10_000 + 2 * 1_024 + OTHER_FILES
+    assert files_needed(limits, Settings(workers=1)) == 10_000 + 2 * 1_024 + OTHER_FILES
     # One of several processes also serves what others have accepted.
-    assert files_needed(limits, 4) == 2 * 10_000 + 4 + 2 * 1_024 + OTHER_FILES
-    assert files_needed(limits, is_instance=True) == 3 * 10_000 + 2 * 1_024 + OTHER_FILES
+    assert files_needed(limits, Settings(workers=4)) == 2 * 10_000 + 4 + 2 * 1_024 + OTHER_FILES
+    assert files_needed(limits, Settings(workers=1, cluster_listen="tcp:7000")) == 3 * 10_000 + 2 * 1_024 + OTHER_FILES
     assert OTHER_FILES > 0
 
 

@@ -11,6 +11,7 @@ from tests.support.rpc import FakeStarter
 from tests.support.service import Machine
 
 from pyryrelay.handover.successor import Command
+from pyryrelay.mounts import Settings
 from pyryrelay.preflight.open_files import files_needed
 from pyryrelay.start import process as process_module
 from pyryrelay.start import supervisor as supervisor_module
@@ -58,7 +59,7 @@ def house(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
 
 def test_the_limit_of_open_files(house: House) -> None:
     """It is that of a worker, as descriptors on their way between workers count against it."""
-    assert house.open_files == [files_needed(house.service.gate.leases.limits, 2)]
+    assert house.open_files == [files_needed(house.service.gate.leases.limits, Settings(workers=2))]
 
 
 def test_it_is_ready_when_its_workers_are(house: House) -> None:

@@ -61,7 +61,7 @@ def inspect(settings: SharedSettings, situation: Situation) -> list[Finding]:
         *jail_file(settings, base, account),
         *unwritable(twistd_options, account),
         *privileges(settings, twistd_options),
-        *open_files(files_needed(limits, settings.worker_count, is_instance=bool(settings.cluster_listen))),
+        *open_files(files_needed(limits, settings)),
         *native_parts(),
         *clock(),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 
+from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import LeaseLimits
 from pyryrelay.preflight.checks import OPEN_FILES
 from pyryrelay.protocol_options import Finding
@@ -15,15 +16,16 @@ OTHER_FILES = 64
 """Open files besides connections: listeners, logs, and those of the reactor."""
 
 
-def files_needed(limits: LeaseLimits, workers: int = 1, *, is_instance: bool = False) -> int:
+def files_needed(limits: LeaseLimits, settings: SharedSettings) -> int:
     """Return how many files are open if every cap is reached, with as many lingering refusals as handshakes.
 
-    One of several ``workers`` also serves connections that others have accepted, about as many as it passes on, and has
+    One of several workers also serves connections that others have accepted, about as many as it passes on, and has
     a socket to each of the others. An instance of a cluster has a second socket for each connection that it passes on,
     and about as many arrive from the others.
     """
+    workers = settings.worker_count
     passed = 0 if workers == 1 else limits.max_connections + workers
-    spliced = 2 * limits.max_connections if is_instance else 0
+    spliced = 2 * limits.max_connections if settings.cluster_listen else 0
     return limits.max_connections + passed + spliced + 2 * limits.max_handshakes + OTHER_FILES
 
 

@@ -246,8 +246,7 @@ class Assembly(Foundation):
 
     def _check_open_files(self, *, is_told: bool = False) -> None:
         """Raise the limit of open files, and warn if it is too low, unless the supervisor has told so."""
-        workers, is_instance = self.settings.worker_count, bool(self.settings.cluster_listen)
-        shortage = raise_open_files(files_needed(self.gate.leases.limits, workers, is_instance=is_instance))
+        shortage = raise_open_files(files_needed(self.gate.leases.limits, self.settings))
         if shortage is not None and not is_told and str(shortage) not in self._warnings:
             _log.warn("{warning}", warning=str(shortage))
 

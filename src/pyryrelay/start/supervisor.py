@@ -35,8 +35,7 @@ class SupervisorService(ProcessService, SupervisedRelay):
     def startService(self) -> None:
         """See `ProcessService`."""
         # What workers hand each other counts against the limit of this process, too, when it starts one (unix(7)).
-        is_instance = bool(self.settings.cluster_listen)
-        raise_open_files(files_needed(self.gate.leases.limits, self.workers, is_instance=is_instance))
+        raise_open_files(files_needed(self.gate.leases.limits, self.settings))
         super().startService()
         starter = getattr(self, "starter", None)
         if isinstance(starter, ForkingStarter):
